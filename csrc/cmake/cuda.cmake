@@ -1,0 +1,62 @@
+# CUDA is an optional language of the same project. A GPU is never asked for: what is built depends
+# on the compiler that is found, not on the machine's devices.
+set(VF_CUDA_VERSION "")
+set(VF_CUDA_ARCHS "")
+
+if(NOT VAE_FAST_CUDA MATCHES "^(auto|on|off)$")
+  message(FATAL_ERROR "VAE_FAST_CUDA must be auto, on or off; it is '${VAE_FAST_CUDA}'")
+endif()
+
+file(GLOB cuda_sources CONFIGURE_DEPENDS ${CMAKE_CURRENT_SOURCE_DIR}/cuda/*.cu)
+if(VAE_FAST_CUDA STREQUAL "off" OR VF_BUILD_TESTS OR VF_SANITIZE)
+  message(STATUS "CUDA: off")
+  return()
+endif()
+if(NOT cuda_sources)
+  if(VAE_FAST_CUDA STREQUAL "on")
+    message(FATAL_ERROR "VAE_FAST_CUDA=on, but this version of vae_fast has no CUDA kernels "
+                        "(csrc/cuda/*.cu). Use VAE_FAST_CUDA=auto or off.")
+  endif()
+  message(STATUS "CUDA: skipped, this version has no CUDA kernels")
+  return()
+endif()
+
+include(CheckLanguage)
+check_language(CUDA)
+if(NOT CMAKE_CUDA_COMPILER)
+  if(VAE_FAST_CUDA STREQUAL "on")
+    message(FATAL_ERROR "VAE_FAST_CUDA=on, but no working CUDA compiler was found. Put nvcc on PATH "
+                        "or name it in CUDACXX, or use VAE_FAST_CUDA=auto or off.")
+  endif()
+  message(STATUS "CUDA: skipped, no working CUDA compiler was found (nvcc on PATH, or CUDACXX)")
+  return()
+endif()
+
+# Machine code for each architecture that this compiler knows, and PTX of the newest, which later
+# GPUs compile for themselves. CUDAARCHS (CMake's own variable) replaces the list.
+if(NOT CMAKE_CUDA_ARCHITECTURES AND "$ENV{CUDAARCHS}" STREQUAL "")
+  execute_process(COMMAND ${CMAKE_CUDA_COMPILER} --list-gpu-arch OUTPUT_VARIABLE known)
+  set(archs "")
+  foreach(arch 75 80 86 89 90 100 120)
+    if(NOT known OR known MATCHES "compute_${arch}[^0-9]")
+      list(APPEND archs ${arch})
+    endif()
+  endforeach()
+  list(POP_BACK archs newest)
+  list(TRANSFORM archs APPEND "-real")
+  set(CMAKE_CUDA_ARCHITECTURES ${archs} ${newest} CACHE STRING "CUDA architectures")
+endif()
+
+enable_language(CUDA)
+set(CMAKE_CUDA_STANDARD 17)
+set(CMAKE_CUDA_STANDARD_REQUIRED ON)
+set(CMAKE_CUDA_VISIBILITY_PRESET hidden)
+set(VF_CUDA_VERSION ${CMAKE_CUDA_COMPILER_VERSION})
+string(REPLACE ";" " " VF_CUDA_ARCHS "${CMAKE_CUDA_ARCHITECTURES}")
+message(STATUS "CUDA: ${VF_CUDA_VERSION}, architectures ${VF_CUDA_ARCHS}")
+
+add_library(vf_cuda OBJECT ${cuda_sources})
+target_link_libraries(vf_cuda PRIVATE vf_options)
+target_compile_options(vf_cuda PRIVATE -Xcompiler=-Wall,-Wextra)
+target_link_libraries(vf_kernels INTERFACE $<TARGET_OBJECTS:vf_cuda>)
+target_compile_definitions(vf_kernels INTERFACE VF_HAVE_CUDA)

@@ -1,0 +1,24 @@
+# The Python module. bindings.cpp alone sees Python and pybind11.
+find_package(Python REQUIRED COMPONENTS Interpreter Development.Module)
+set(PYBIND11_FINDPYTHON ON)
+find_package(pybind11 2.13 CONFIG REQUIRED)
+
+# NO_EXTRAS: link-time optimisation could carry code across the instruction sets.
+pybind11_add_module(_C MODULE NO_EXTRAS ${CMAKE_CURRENT_SOURCE_DIR}/bindings.cpp)
+target_link_libraries(_C PRIVATE vf_options vf_kernels)
+# The runtime is linked in, and finds the driver by itself at run time: the module loads where there
+# is neither. It stays an ordinary C++ link with no device code to link across files.
+set_target_properties(_C PROPERTIES CUDA_RUNTIME_LIBRARY Static)
+if(UNIX AND NOT APPLE)
+  target_link_options(_C PRIVATE -Wl,--exclude-libs,ALL)
+endif()
+
+string(JOIN " " flags ${vf_cxx_flags})
+string(JOIN " " isas ${VF_ISAS})
+target_compile_definitions(_C PRIVATE
+  VF_VERSION="${VF_VERSION}"
+  VF_COMPILER="${CMAKE_CXX_COMPILER_ID} ${CMAKE_CXX_COMPILER_VERSION}"
+  VF_FLAGS="${flags}"
+  VF_ISAS="${isas}"
+  VF_CUDA_VERSION="${VF_CUDA_VERSION}"
+  VF_CUDA_ARCHS="${VF_CUDA_ARCHS}")

@@ -1,0 +1,67 @@
+// The value and the gradient of each op at one element, for T a scalar or a vector of them.
+//
+// m mean, v log-variance (clamped), p_ of the prior. Sums over elements, and the upstream gradients
+// of them, are the kernels' business.
+#pragma once
+
+#include "common/math.h"
+
+namespace vae_fast::VF_ISA {
+
+template <class T>
+struct Bounds {
+  T low, high;
+
+  VF_FN T clamp(T v) const {  // a NaN stays one
+    return math::min(high, math::max(low, v));
+  }
+  // The clamp's gradient: 1 at and inside the bounds, 0 outside.
+  VF_FN T gate(T v, T gradient) const {
+    return math::select_within(v, low, high, gradient);
+  }
+};
+
+// KL from N(0, 1): (m^2 + expm1(v) - v) / 2.
+template <class T>
+struct StandardKL {
+  VF_FN static T value(T m, T expm1_minus) { return T(0.5f) * math::fma(m, m, expm1_minus); }
+  VF_FN static T grad_mean(T m) { return m; }
+  VF_FN static T grad_logvar(T expm1) { return T(0.5f) * expm1; }
+};
+
+// KL from N(p_m, e^p_v): ((m - p_m)^2 e^-p_v + expm1(v - p_v) - (v - p_v)) / 2.
+template <class T>
+struct GeneralKL {
+  T difference;  // m - p_m
+  T precision;   // e^-p_v
+  T scaled;      // (m - p_m) e^-p_v
+  math::Expm1<T> ratio;
+
+  VF_FN GeneralKL(T m, T v, T p_m, T p_v)
+      : difference(m - p_m),
+        precision(math::exp(-p_v)),
+        scaled(difference * precision),
+        ratio(math::expm1(v - p_v)) {}
+  VF_FN T value() const { return T(0.5f) * math::fma(difference, scaled, ratio.expm1_minus); }
+  VF_FN T grad_mean() const { return scaled; }
+  VF_FN T grad_logvar() const { return T(0.5f) * ratio.expm1; }
+  VF_FN T grad_prior_mean() const { return -scaled; }
+  VF_FN T grad_prior_logvar() const {
+    return T(-0.5f) * math::fma(difference, scaled, ratio.expm1);
+  }
+};
+
+// log N(x; m, e^v) = -(ln 2pi + v + (x - m)^2 e^-v) / 2.
+template <class T>
+struct LogDensity {
+  T v;
+  T scaled;  // (x - m) e^-v
+  T square;  // (x - m)^2 e^-v
+
+  VF_FN LogDensity(T x, T m, T v) : v(v), scaled((x - m) * math::exp(-v)), square((x - m) * scaled) {}
+  VF_FN T value() const { return T(-0.5f) * (T(1.8378770664093454836) + v + square); }
+  VF_FN T grad_mean() const { return scaled; }
+  VF_FN T grad_logvar() const { return T(0.5f) * (square - T(1.0f)); }
+};
+
+}  // namespace vae_fast::VF_ISA

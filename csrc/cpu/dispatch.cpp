@@ -1,0 +1,63 @@
+// The choice of an instruction set, once, when the first kernel is asked for.
+
+#include <cstdlib>
+#include <cstring>
+#include <stdexcept>
+#include <string>
+
+#include "cpu/kernels.h"
+
+namespace vae_fast {
+
+namespace baseline {
+extern const Kernels table;
+}
+#if defined(VF_HAVE_AVX2)
+namespace avx2 {
+extern const Kernels table;
+}
+#endif
+#if defined(VF_HAVE_AVX512)
+namespace avx512 {
+extern const Kernels table;
+}
+#endif
+
+namespace {
+
+const Kernels& choose() {
+  const Kernels* runnable[3];  // widest first
+  int count = 0;
+#if defined(VF_HAVE_AVX512)
+  if (__builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512bw") &&
+      __builtin_cpu_supports("avx512dq") && __builtin_cpu_supports("avx512vl")) {
+    runnable[count++] = &avx512::table;
+  }
+#endif
+#if defined(VF_HAVE_AVX2)
+  if (__builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma") &&
+      __builtin_cpu_supports("f16c")) {
+    runnable[count++] = &avx2::table;
+  }
+#endif
+  runnable[count++] = &baseline::table;
+
+  const char* asked = std::getenv("VAE_FAST_CPU");
+  if (asked == nullptr || *asked == '\0') return *runnable[0];
+  std::string names;
+  for (int i = 0; i < count; ++i) {
+    if (std::strcmp(runnable[i]->name, asked) == 0) return *runnable[i];
+    names += (i ? ", " : "") + std::string(runnable[i]->name);
+  }
+  throw std::runtime_error("VAE_FAST_CPU must be one that this build and processor have (" + names +
+                           "); got '" + asked + "'");
+}
+
+}  // namespace
+
+const Kernels& kernels() {
+  static const Kernels& chosen = choose();
+  return chosen;
+}
+
+}  // namespace vae_fast

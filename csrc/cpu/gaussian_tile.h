@@ -1,0 +1,148 @@
+// A tile of the encoder side: the Gaussian, its prior, and the values and gradients of its KL.
+#pragma once
+
+#include "common/gaussian.h"
+#include "cpu/kernels.h"
+#include "cpu/sink.h"
+
+namespace vae_fast::VF_ISA {
+
+template <class T>
+struct GaussianSinks {
+  Sink<T> mean, logvar, prior_mean, prior_logvar;
+
+  GaussianSinks(const GaussianGradients& out, const Tiling& tiling)
+      : mean(out.mean, tiling),
+        logvar(out.logvar, tiling),
+        prior_mean(out.prior_mean, tiling),
+        prior_logvar(out.prior_logvar, tiling) {}
+  bool by_column() const {
+    return mean.by_column() || logvar.by_column() || prior_mean.by_column() ||
+           prior_logvar.by_column();
+  }
+  void finish() const {
+    mean.finish();
+    logvar.finish();
+    prior_mean.finish();
+    prior_logvar.finish();
+  }
+};
+
+template <class T>
+class GaussianTile {
+ public:
+  const T* mean;
+
+  GaussianTile(const GaussianInputs& in, const Tile& tile)
+      : mean(read(in.mean, tile.start, tile.count, mean_.data)),
+        count_(tile.count),
+        bounds_{Lanes<T>(static_cast<T>(in.bounds.low)), Lanes<T>(static_cast<T>(in.bounds.high))},
+        logvar_at_(read(in.logvar, tile.start, tile.count, logvar_.data)),
+        standard_(in.prior_mean.data == nullptr && in.prior_logvar.data == nullptr) {
+    if (standard_) return;
+    prior_mean_at_ = read_prior(in.prior_mean, tile, prior_mean_);
+    prior_logvar_at_ = read_prior(in.prior_logvar, tile, prior_logvar_);
+  }
+  GaussianTile(const GaussianTile&) = delete;
+  GaussianTile& operator=(const GaussianTile&) = delete;
+
+  // The KL at each element and, where Sample, the standard deviation.
+  template <bool Sample>
+  void forward(T* root, T* kl) const {
+    if (standard_) {
+      for_each_vector<T>(count_, [&](int i, int lanes) VF_INLINE {
+        const Lanes<T> v = bounds_.clamp(get(logvar_at_ + i, lanes));
+        Lanes<T> expm1_minus;
+        if constexpr (Sample) {
+          const auto e = math::exp_half(v);
+          put(root + i, lanes, e.root);
+          expm1_minus = e.expm1_minus;
+        } else {
+          expm1_minus = math::expm1(v).expm1_minus;
+        }
+        put(kl + i, lanes, StandardKL<Lanes<T>>::value(get(mean + i, lanes), expm1_minus));
+      });
+      return;
+    }
+    for_each_vector<T>(count_, [&](int i, int lanes) VF_INLINE {
+      const Lanes<T> v = bounds_.clamp(get(logvar_at_ + i, lanes));
+      if constexpr (Sample) put(root + i, lanes, math::exp(Lanes<T>(T(0.5)) * v));
+      put(kl + i, lanes, general(i, lanes, v).value());
+    });
+  }
+
+  // Gradients, of grad_kl [rows] or null, and of z where sum (of grad_z) and product (of grad_z
+  // and the noise) are given.
+  void backward(const Operand& grad_kl, Shape shape, const Tile& tile, int64_t group, const T* sum,
+                const T* product, GaussianSinks<T>& sinks) const {
+    Buffer<T> rows_buffer, buffers[4];
+    const T* g_kl = nullptr;
+    if (grad_kl.data != nullptr) g_kl = read_rows(grad_kl, tile, shape.cols, rows_buffer.data);
+    Sink<T>* sink[4] = {&sinks.mean, &sinks.logvar, &sinks.prior_mean, &sinks.prior_logvar};
+    T* to[4];
+    for (int k = 0; k < 4; ++k) to[k] = sink[k]->target(tile, buffers[k].data);
+
+    if (standard_) {
+      for_each_vector<T>(count_, [&](int i, int lanes) VF_INLINE {
+        const Lanes<T> raw = get(logvar_at_ + i, lanes);
+        const auto e = math::exp_half(bounds_.clamp(raw));
+        const Lanes<T> g = g_kl ? get(g_kl + i, lanes) : Lanes<T>(T(0));
+        const Lanes<T> g_mean = g * StandardKL<Lanes<T>>::grad_mean(get(mean + i, lanes));
+        const Lanes<T> g_logvar = g * StandardKL<Lanes<T>>::grad_logvar(e.expm1);
+        write(i, lanes, raw, g_kl != nullptr, g_mean, g_logvar, e.root, sum, product, sinks, to);
+      });
+    } else {
+      for_each_vector<T>(count_, [&](int i, int lanes) VF_INLINE {
+        const Lanes<T> raw = get(logvar_at_ + i, lanes);
+        const Lanes<T> v = bounds_.clamp(raw);
+        const Lanes<T> g = g_kl ? get(g_kl + i, lanes) : Lanes<T>(T(0));
+        const auto kl = general(i, lanes, v);
+        write(i, lanes, raw, g_kl != nullptr, g * kl.grad_mean(), g * kl.grad_logvar(),
+              math::exp(Lanes<T>(T(0.5)) * v), sum, product, sinks, to);
+        if (sinks.prior_mean.wanted()) put(to[2] + i, lanes, g * kl.grad_prior_mean());
+        if (sinks.prior_logvar.wanted()) {
+          put(to[3] + i, lanes,
+              bounds_.gate(get(prior_logvar_at_ + i, lanes), g * kl.grad_prior_logvar()));
+        }
+      });
+    }
+    for (int k = 0; k < 4; ++k)
+      if (sink[k]->wanted()) sink[k]->take(tile, group, to[k]);
+  }
+
+ private:
+  static const T* read_prior(const Operand& prior, const Tile& tile, Buffer<T>& buffer) {
+    if (prior.data != nullptr) return read(prior, tile.start, tile.count, buffer.data);
+    for (int i = 0; i < tile.count; ++i) buffer.data[i] = 0;
+    return buffer.data;
+  }
+
+  VF_FN GeneralKL<Lanes<T>> general(int i, int lanes, Lanes<T> v) const {
+    return GeneralKL<Lanes<T>>(get(mean + i, lanes), v, get(prior_mean_at_ + i, lanes),
+                               bounds_.clamp(get(prior_logvar_at_ + i, lanes)));
+  }
+
+  // Adds what comes through z to the gradients of the KL, and writes both. A term whose upstream
+  // gradient is absent is left out, not multiplied by zero: it may be infinite.
+  VF_FN void write(int i, int lanes, Lanes<T> raw, bool with_kl, Lanes<T> g_mean, Lanes<T> g_logvar,
+                   Lanes<T> root, const T* sum, const T* product, GaussianSinks<T>& sinks,
+                   T* const (&to)[4]) const {
+    if (sum != nullptr) {
+      const Lanes<T> through_z = Lanes<T>(T(0.5)) * root * get(product + i, lanes);
+      g_mean = with_kl ? g_mean + get(sum + i, lanes) : get(sum + i, lanes);
+      g_logvar = with_kl ? g_logvar + through_z : through_z;
+    }
+    if (sinks.mean.wanted()) put(to[0] + i, lanes, g_mean);
+    if (sinks.logvar.wanted()) put(to[1] + i, lanes, bounds_.gate(raw, g_logvar));
+  }
+
+  Buffer<T> mean_, logvar_, prior_mean_, prior_logvar_;
+  int count_;
+  Bounds<Lanes<T>> bounds_;
+  const T* logvar_at_;
+  bool standard_;
+  const T* prior_mean_at_ = nullptr;
+  const T* prior_logvar_at_ = nullptr;
+};
+
+}  // namespace vae_fast::VF_ISA

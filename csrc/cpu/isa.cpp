@@ -1,0 +1,16 @@
+#include "cpu/isa.h"
+
+#define VF_STRING(name) #name
+#define VF_NAME(name) VF_STRING(name)
+
+namespace vae_fast::VF_ISA {
+
+extern const Kernels table = {
+    VF_NAME(VF_ISA),      noise,
+    sample_kl_forward,    sample_kl_backward,
+    gaussian_kl_forward,  gaussian_kl_backward,
+    log_likelihood_forward, log_likelihood_backward,
+    negative_elbo_forward,
+};
+
+}  // namespace vae_fast::VF_ISA

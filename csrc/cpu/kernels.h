@@ -1,0 +1,123 @@
+// The kernels' arguments, and the table of them for one instruction set.
+//
+// Shapes: rows N, cols D (event elements a row), samples L. Null pointers: not given, not asked for.
+#pragma once
+
+#include "cpu/operand.h"
+
+namespace vae_fast {
+
+struct Noise {
+  uint64_t seed;
+  uint64_t row_offset;
+};
+
+struct LogVarBounds {
+  double low, high;
+};
+
+struct NoiseArgs {
+  Shape shape;
+  int64_t samples;
+  Noise noise;
+  Output eps;  // [L, N, D]
+};
+
+struct GaussianInputs {
+  Operand mean, logvar;              // [N, D]
+  Operand prior_mean, prior_logvar;  // [N, D], or null
+  LogVarBounds bounds;
+};
+
+struct GaussianGradients {
+  Output mean, logvar, prior_mean, prior_logvar;  // [N, D], or a sum of it
+};
+
+struct SampleKLArgs {
+  Shape shape;
+  int64_t samples;
+  GaussianInputs inputs;
+  Operand eps;  // [L, N, D]; null: made from noise
+  Noise noise;
+  Output z;   // [L, N, D]
+  Output kl;  // [N]
+};
+
+struct SampleKLBackwardArgs {
+  Shape shape;
+  int64_t samples;
+  GaussianInputs inputs;
+  Operand eps;  // [L, N, D]; null: made from noise
+  Noise noise;
+  Operand grad_z;   // [L, N, D], or null
+  Operand grad_kl;  // [N], or null
+  GaussianGradients gradients;
+};
+
+struct GaussianKLArgs {
+  Shape shape;
+  GaussianInputs inputs;
+  Output kl;  // [N]
+};
+
+struct GaussianKLBackwardArgs {
+  Shape shape;
+  GaussianInputs inputs;
+  Operand grad_kl;  // [N]
+  GaussianGradients gradients;
+};
+
+struct LikelihoodInputs {
+  Operand x, mean;  // [N, D]
+  Operand logvar;   // [N, D], or null: unit variance
+  LogVarBounds bounds;
+};
+
+struct LikelihoodGradients {
+  Output x, mean, logvar;  // [N, D], or a sum of it
+};
+
+struct LogLikelihoodArgs {
+  Shape shape;
+  LikelihoodInputs inputs;
+  Output log_likelihood;  // [N]
+};
+
+struct LogLikelihoodBackwardArgs {
+  Shape shape;
+  LikelihoodInputs inputs;
+  Operand grad;  // [N]
+  LikelihoodGradients gradients;
+};
+
+enum class LossReduction : int { mean = 0, sum = 1, none = 2 };
+
+struct NegativeELBOArgs {
+  Shape shape;      // rows are L * N
+  int64_t samples;  // L
+  LikelihoodInputs inputs;
+  Operand kl;  // [N]
+  double beta;
+  LossReduction reduction;
+  Output loss;                    // [], or [N]
+  Output log_likelihood;          // [N]
+  LikelihoodGradients gradients;  // of the loss, by mean and logvar
+};
+
+// Each in float, or in double where wide.
+struct Kernels {
+  const char* name;
+  void (*noise)(const NoiseArgs&, int threads, bool wide);
+  void (*sample_kl_forward)(const SampleKLArgs&, int threads, bool wide);
+  void (*sample_kl_backward)(const SampleKLBackwardArgs&, int threads, bool wide);
+  void (*gaussian_kl_forward)(const GaussianKLArgs&, int threads, bool wide);
+  void (*gaussian_kl_backward)(const GaussianKLBackwardArgs&, int threads, bool wide);
+  void (*log_likelihood_forward)(const LogLikelihoodArgs&, int threads, bool wide);
+  void (*log_likelihood_backward)(const LogLikelihoodBackwardArgs&, int threads, bool wide);
+  void (*negative_elbo_forward)(const NegativeELBOArgs&, int threads, bool wide);
+};
+
+// The kernels for this processor: the widest set it has, or the one that VAE_FAST_CPU names.
+const Kernels& kernels();
+
+}  // namespace vae_fast

@@ -1,0 +1,76 @@
+// A tile of the decoder side: the log-density of x, and its gradients.
+#pragma once
+
+#include "common/gaussian.h"
+#include "cpu/kernels.h"
+#include "cpu/sink.h"
+
+namespace vae_fast::VF_ISA {
+
+template <class T>
+struct LikelihoodSinks {
+  Sink<T> x, mean, logvar;
+
+  LikelihoodSinks(const LikelihoodGradients& out, const Tiling& tiling)
+      : x(out.x, tiling), mean(out.mean, tiling), logvar(out.logvar, tiling) {}
+  bool by_column() const { return x.by_column() || mean.by_column() || logvar.by_column(); }
+  void finish() const {
+    x.finish();
+    mean.finish();
+    logvar.finish();
+  }
+};
+
+template <class T>
+class LikelihoodTile {
+ public:
+  LikelihoodTile(const LikelihoodInputs& in, const Tile& tile)
+      : count_(tile.count),
+        x_at_(read(in.x, tile.start, tile.count, x_.data)),
+        mean_at_(read(in.mean, tile.start, tile.count, mean_.data)),
+        logvar_at_(in.logvar.data ? read(in.logvar, tile.start, tile.count, logvar_.data)
+                                  : nullptr),
+        bounds_{Lanes<T>(static_cast<T>(in.bounds.low)),
+                Lanes<T>(static_cast<T>(in.bounds.high))} {}
+  LikelihoodTile(const LikelihoodTile&) = delete;
+  LikelihoodTile& operator=(const LikelihoodTile&) = delete;
+
+  // The log-density at each element into value, where given; and the gradients, times g (one for
+  // all elements) or times g_at (one each), where sinks are.
+  void run(T* value, T g, const T* g_at, const Tile& tile, int64_t group,
+           LikelihoodSinks<T>* sinks) const {
+    Buffer<T> buffers[3];
+    Sink<T>* sink[3] = {};
+    T* to[3] = {};
+    if (sinks != nullptr) {
+      Sink<T>* all[3] = {&sinks->x, &sinks->mean, &sinks->logvar};
+      for (int k = 0; k < 3; ++k) {
+        if (!all[k]->wanted()) continue;
+        sink[k] = all[k];
+        to[k] = all[k]->target(tile, buffers[k].data);
+      }
+    }
+    for_each_vector<T>(count_, [&](int i, int lanes) VF_INLINE {
+      const Lanes<T> raw = logvar_at_ ? get(logvar_at_ + i, lanes) : Lanes<T>(T(0));
+      const Lanes<T> v = logvar_at_ ? bounds_.clamp(raw) : raw;
+      const LogDensity<Lanes<T>> density(get(x_at_ + i, lanes), get(mean_at_ + i, lanes), v);
+      if (value) put(value + i, lanes, density.value());
+      const Lanes<T> scale = g_at ? get(g_at + i, lanes) : Lanes<T>(g);
+      if (to[0]) put(to[0] + i, lanes, -(scale * density.grad_mean()));
+      if (to[1]) put(to[1] + i, lanes, scale * density.grad_mean());
+      if (to[2]) put(to[2] + i, lanes, bounds_.gate(raw, scale * density.grad_logvar()));
+    });
+    for (int k = 0; k < 3; ++k)
+      if (sink[k] != nullptr) sink[k]->take(tile, group, to[k]);
+  }
+
+ private:
+  Buffer<T> x_, mean_, logvar_;
+  int count_;
+  const T* x_at_;
+  const T* mean_at_;
+  const T* logvar_at_;  // null: unit variance
+  Bounds<Lanes<T>> bounds_;
+};
+
+}  // namespace vae_fast::VF_ISA

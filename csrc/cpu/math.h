@@ -1,0 +1,161 @@
+// Elementary functions of F32 vectors, and of double through the C library.
+//
+// Polynomials are minimax fits on the reduced range; errors are stated where a bound rests on them.
+#pragma once
+
+#include <cmath>
+
+#include "cpu/simd.h"
+
+namespace vae_fast::VF_ISA::math {
+
+template <class T>
+struct Expm1 {
+  T expm1;        // e^v - 1
+  T expm1_minus;  // e^v - 1 - v, without cancellation
+};
+
+template <class T>
+struct ExpHalf {
+  T root;         // e^(v/2)
+  T expm1;        // e^v - 1
+  T expm1_minus;  // e^v - 1 - v, without cancellation
+};
+
+using VF_ISA::fma;
+using VF_ISA::max;
+using VF_ISA::min;
+using VF_ISA::select_within;
+using VF_ISA::sqrt;
+
+VF_FN double fma(double a, double b, double c) { return a * b + c; }
+VF_FN double sqrt(double a) { return __builtin_sqrt(a); }
+VF_FN double min(double a, double b) { return a < b ? a : b; }
+VF_FN double max(double a, double b) { return a > b ? a : b; }
+VF_FN double select_within(double v, double low, double high, double a) {
+  return v >= low && v <= high ? a : 0.0;
+}
+
+// x = k ln 2 + r with integral k and |r| <= ln 2 / 2; e^r = 1 + r + tail.
+struct Reduced {
+  F32 k, r, tail;
+
+  VF_FN explicit Reduced(F32 x) {
+    const F32 shift(12582912.0f);  // 1.5 * 2^23: adding it rounds to an integer
+    k = fma(x, F32(1.44269504f), shift) - shift;
+    // ln 2 in two parts, the first with so few bits that k times it is exact.
+    r = fma(k, F32(-0.693359375f), x);
+    r = fma(k, F32(2.12194440e-4f), r);
+    F32 q = fma(r, F32(1.992035878e-4f), F32(1.394612254e-3f));
+    q = fma(q, r, F32(8.333260529e-3f));
+    q = fma(q, r, F32(4.166626919e-2f));
+    q = fma(q, r, F32(1.666666688e-1f));
+    q = fma(q, r, F32(0.5f));
+    tail = r * r * q;
+  }
+};
+
+VF_FN F32 exp(F32 x) {
+  // Beyond these the result is 0 or infinity; a NaN passes.
+  const Reduced y(min(F32(88.8f), max(F32(-104.0f), x)));
+  const F32 value = F32(1.0f) + (y.r + y.tail);
+#if defined(__AVX512F__)
+  return F32::Vector(_mm512_scalef_ps(__m512(value.v), __m512(y.k.v)));
+#else
+  // In two factors, so that neither leaves the exponent's range.
+  const F32 shift(12582912.0f);
+  const F32 half = fma(y.k, F32(0.5f), shift) - shift;
+  return value * power_of_two(half) * power_of_two(y.k - half);
+#endif
+}
+VF_FN double exp(double x) { return std::exp(x); }
+
+VF_FN Expm1<F32> expm1(F32 v) {
+  const Reduced y(min(F32(88.8f), max(F32(-86.0f), v)));
+  const F32 p = y.r + y.tail;
+  const F32 half_scale = power_of_two(y.k - F32(1.0f));  // half: 2^128 is no float
+  const F32 half_value = fma(half_scale, p, half_scale - F32(0.5f));
+  const F32 value = half_value + half_value;
+  return {value, select_zero(y.k, y.tail, value - v)};
+}
+VF_FN Expm1<double> expm1(double v) {
+  const double value = std::expm1(v);
+  return {value, value - v};
+}
+
+// One polynomial for both e^(v/2) and e^v - 1.
+VF_FN ExpHalf<F32> exp_half(F32 v) {
+  const Reduced y(min(F32(88.8f), max(F32(-86.0f), F32(0.5f) * v)));
+  const F32 p = y.r + y.tail;
+  const F32 half_scale = power_of_two(y.k - F32(1.0f));
+  const F32 half_root = fma(half_scale, p, half_scale);
+  // e^v - 1 = 4^k p (p + 2) + 4^k - 1, where (1 + p)^2 = e^(2r).
+  const F32 product = p * (p + F32(2.0f));
+  const F32 half_square = (half_scale + half_scale) * half_scale;
+  const F32 half_value = fma(half_square, product, half_square - F32(0.5f));
+  const F32 infinity(__builtin_inff());
+  const F32 value = select_above(v, F32(88.8f), infinity, half_value + half_value);
+  // For k = 0, v = 2r and e^(2r) - 1 - 2r = r^2 + tail (2 + 2r + tail): all terms but 2r positive.
+  const F32 small = fma(y.tail, fma(F32(2.0f), y.r, F32(2.0f)) + y.tail, y.r * y.r);
+  return {half_root + half_root, value, select_zero(y.k, small, value - v)};
+}
+VF_FN ExpHalf<double> exp_half(double v) {
+  const double value = std::expm1(v);
+  return {std::exp(0.5 * v), value, value - v};
+}
+
+template <class T, class U>
+VF_FN T unit_uniform(U word);
+template <>
+VF_FN F32 unit_uniform<F32, U32>(U32 word) {
+  return fma(unsigned_to_float(word), F32(0x1p-32f), F32(0x1p-33f));
+}
+template <>
+VF_FN double unit_uniform<double, uint32_t>(uint32_t word) {
+  return static_cast<float>(word) * 0x1p-32f + 0x1p-33f;
+}
+
+// -2 ln u for u in [2^-33, 1]; relative error below 2e-7.
+VF_FN F32 minus_two_log(F32 u) {
+  // u = m 2^k with m in [sqrt(1/2), sqrt(2)), from the bits.
+  const U32 root_half(0x3F3504F3u);
+  const U32 exponent = (bits(u) - root_half) & U32(0xFF800000u);
+  const F32 k = signed_to_float(exponent) * F32(0x1p-23f);
+  const F32 f = from_bits(bits(u) - exponent) - F32(1.0f);
+  F32 p = fma(f, F32(8.700437761e-2f), F32(-1.426748615e-1f));
+  p = fma(p, f, F32(1.491476694e-1f));
+  p = fma(p, f, F32(-1.657758474e-1f));
+  p = fma(p, f, F32(1.996306389e-1f));
+  p = fma(p, f, F32(-2.500133704e-1f));
+  p = fma(p, f, F32(3.333391074e-1f));
+  const F32 square = f * f;
+  const F32 log1p = fma(square, fma(f, p, F32(-0.5f)), f);
+  return F32(-2.0f) * fma(k, F32(0.693147181f), log1p);
+}
+VF_FN double minus_two_log(double u) { return -2.0 * std::log(u); }
+
+// sin and cos of 2 pi w for w in (0, 1]; absolute error below 2e-7.
+VF_FN void sincos_two_pi(F32 w, F32& sine, F32& cosine) {
+  // With b the signed distance to the nearest of 1/4 and 3/4: cos 2 pi w = -sin 2 pi b, and
+  // sin 2 pi w = cos 2 pi b, negative in the second half.
+  const F32 b = min(w - F32(0.25f), F32(0.75f) - w);
+  const F32 y = b * b;
+  F32 s = fma(y, F32(-39.53670721f), F32(76.54978244f));
+  s = fma(s, y, F32(-81.60100408f));
+  s = fma(s, y, F32(41.34165503f));
+  s = fma(s, y, F32(-6.283185160f));
+  cosine = b * s;
+  F32 c = fma(y, F32(-24.76338313f), F32(60.11182014f));
+  c = fma(c, y, F32(-85.45194685f));
+  c = fma(c, y, F32(64.93931437f));
+  c = fma(c, y, F32(-19.73920835f));
+  c = fma(c, y, F32(1.0f));
+  sine = from_bits(bits(c) ^ (bits(F32(0.5f) - w) & U32(0x80000000u)));
+}
+VF_FN void sincos_two_pi(double w, double& sine, double& cosine) {
+  const double angle = 6.283185307179586476925 * (w - std::nearbyint(w));
+  sine = std::sin(angle);
+  cosine = std::cos(angle);
+}
+
+}  // namespace vae_fast::VF_ISA::math

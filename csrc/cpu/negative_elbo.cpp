@@ -1,0 +1,55 @@
+#include "cpu/isa.h"
+#include "cpu/likelihood_tile.h"
+
+namespace vae_fast::VF_ISA {
+namespace {
+
+void set(const Output& output, int64_t index, double value) {
+  with_element(output.dtype, output.data, [&](auto* p) { from_compute(value, p + index); });
+}
+
+// loss = R(beta kl - ll), and its gradients by mean and logvar while x, mean and logvar are at hand.
+template <class T>
+void forward(const NegativeELBOArgs& args, int threads) {
+  const Tiling tiling(args.shape);
+  const int64_t samples = args.samples, batch = args.shape.rows / samples;
+  const double count = args.reduction == LossReduction::mean ? static_cast<double>(batch) : 1.0;
+  const T grad_ll = static_cast<T>(-1.0 / (count * static_cast<double>(samples)));
+
+  Sink<T> log_likelihood(args.log_likelihood, tiling, /*own_sums=*/true);
+  LikelihoodSinks<T> sinks(args.gradients, tiling);
+  for_each_tile(tiling, threads, sinks.by_column(), [&](const Tile& tile, int64_t group) {
+    Buffer<T> value;
+    const LikelihoodTile<T> in(args.inputs, tile);
+    in.run(value.data, grad_ll, nullptr, tile, group, &sinks);
+    log_likelihood.take(tile, group, value.data);
+  });
+  sinks.finish();
+
+  double total = 0;
+  Buffer<T> buffer;
+  for (int64_t start = 0; start < batch; start += kTile) {
+    const int rows = static_cast<int>(batch - start < kTile ? batch - start : kTile);
+    const T* kl = read(args.kl, start, rows, buffer.data);
+    for (int i = 0; i < rows; ++i) {
+      const int64_t row = start + i;
+      double ll = 0;
+      for (int64_t sample = 0; sample < samples; ++sample)
+        ll += log_likelihood.row_sum(sample * batch + row);
+      ll /= static_cast<double>(samples);
+      const double loss = args.beta * kl[i] - ll;
+      set(args.log_likelihood, row, ll);
+      if (args.reduction == LossReduction::none) set(args.loss, row, loss);
+      total += loss;
+    }
+  }
+  if (args.reduction != LossReduction::none) set(args.loss, 0, total / count);
+}
+
+}  // namespace
+
+void negative_elbo_forward(const NegativeELBOArgs& args, int threads, bool wide) {
+  wide ? forward<double>(args, threads) : forward<float>(args, threads);
+}
+
+}  // namespace vae_fast::VF_ISA

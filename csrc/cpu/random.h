@@ -1,0 +1,58 @@
+// The noise of a run of elements.
+#pragma once
+
+#include "common/normal.h"
+#include "cpu/kernels.h"
+#include "cpu/tile.h"
+
+namespace vae_fast::VF_ISA {
+
+// Room for a tile's noise: it is made in whole blocks of four, a vector of them at a time.
+template <class T>
+struct NoiseBuffer {
+  alignas(64) T data[kTile + 4 + 4 * kWidth];
+};
+
+// Writes the blocks from first_block on until count elements are there; may write further, to the
+// end of a vector of blocks.
+inline void fill_blocks(uint64_t seed, uint32_t sample, uint64_t first_block, int count, float* p) {
+  const U32 lanes = block_of_lane();
+  for (int done = 0; done < count; done += 4 * kWidth) {
+    const uint64_t block = first_block + done / 4;
+    const uint32_t low = static_cast<uint32_t>(block), high = static_cast<uint32_t>(block >> 32);
+    U32 words[4] = {U32(low) + lanes, U32(high), U32(sample), U32(0u)};
+    if (low > 0xFFFFFFFFu - kWidth) {  // the low word wraps within this vector
+      for (int lane = 0; lane < kWidth; ++lane)
+        words[1].v[lane] = static_cast<uint32_t>((block + lanes.v[lane]) >> 32);
+    }
+    philox4x32_10(words, seed);
+    F32 normals[4];
+    box_muller(words[0], words[1], normals[0], normals[1]);
+    box_muller(words[2], words[3], normals[2], normals[3]);
+    store_blocks(p + done, normals);
+  }
+}
+
+inline void fill_blocks(uint64_t seed, uint32_t sample, uint64_t first_block, int count, double* p) {
+  for (int done = 0; done < count; done += 4) {
+    const uint64_t block = first_block + done / 4;
+    uint32_t words[4] = {static_cast<uint32_t>(block), static_cast<uint32_t>(block >> 32), sample,
+                         0u};
+    philox4x32_10(words, seed);
+    box_muller(words[0], words[1], p[done], p[done + 1]);
+    box_muller(words[2], words[3], p[done + 2], p[done + 3]);
+  }
+}
+
+// The noise of the tile's elements, in buffer.
+template <class T>
+inline const T* make_noise(const Noise& noise, Shape shape, int64_t sample, const Tile& tile,
+                           NoiseBuffer<T>& buffer) {
+  const uint64_t element = noise.row_offset * static_cast<uint64_t>(shape.cols) + tile.start;
+  const int skip = static_cast<int>(element % 4);
+  fill_blocks(noise.seed, static_cast<uint32_t>(sample), element / 4, skip + tile.count,
+              buffer.data);
+  return buffer.data + skip;
+}
+
+}  // namespace vae_fast::VF_ISA

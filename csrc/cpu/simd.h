@@ -1,0 +1,223 @@
+// Vectors of the widest registers that this file is compiled for: float, and 32-bit words.
+//
+// Operators come from the compiler's vector types; what these lack is written in intrinsics for
+// AVX-512 and AVX2, and lane by lane elsewhere, which compilers turn into SSE or NEON.
+#pragma once
+
+#include <cstring>
+
+#include "common/philox.h"
+
+#if defined(__AVX2__)
+#include <immintrin.h>
+#endif
+
+namespace vae_fast::VF_ISA {
+
+#if defined(__AVX512F__)
+constexpr int kWidth = 16;
+#elif defined(__AVX2__)
+constexpr int kWidth = 8;
+#else
+constexpr int kWidth = 4;
+#endif
+
+struct U32 {
+  typedef uint32_t Vector __attribute__((vector_size(4 * kWidth)));
+  Vector v;
+
+  VF_FN U32() = default;
+  VF_FN U32(Vector v) : v(v) {}
+  VF_FN U32(uint32_t scalar) : v(Vector{} + scalar) {}
+};
+
+VF_FN U32 operator+(U32 a, U32 b) { return a.v + b.v; }
+VF_FN U32 operator-(U32 a, U32 b) { return a.v - b.v; }
+VF_FN U32 operator^(U32 a, U32 b) { return a.v ^ b.v; }
+VF_FN U32 operator&(U32 a, U32 b) { return a.v & b.v; }
+VF_FN U32 operator<<(U32 a, int n) { return a.v << n; }
+VF_FN U32 operator>>(U32 a, int n) { return a.v >> n; }
+
+struct F32 {
+  typedef float Vector __attribute__((vector_size(4 * kWidth)));
+  Vector v;
+
+  VF_FN F32() = default;
+  VF_FN F32(Vector v) : v(v) {}
+  VF_FN F32(float scalar) : v(Vector{} + scalar) {}
+};
+
+VF_FN F32 operator+(F32 a, F32 b) { return a.v + b.v; }
+VF_FN F32 operator-(F32 a, F32 b) { return a.v - b.v; }
+VF_FN F32 operator*(F32 a, F32 b) { return a.v * b.v; }
+VF_FN F32 operator-(F32 a) { return -a.v; }
+
+VF_FN U32 bits(F32 a) { return reinterpret_cast<U32::Vector>(a.v); }
+VF_FN F32 from_bits(U32 a) { return reinterpret_cast<F32::Vector>(a.v); }
+
+// A double path is one lane wide: the formulas take either type.
+template <class T>
+struct LanesOf;
+template <>
+struct LanesOf<float> {
+  using Type = F32;
+  static constexpr int width = kWidth;
+};
+template <>
+struct LanesOf<double> {
+  using Type = double;
+  static constexpr int width = 1;
+};
+template <class T>
+using Lanes = typename LanesOf<T>::Type;
+
+VF_FN F32 load(const float* p) {
+  F32 a;
+  std::memcpy(&a, p, sizeof a);
+  return a;
+}
+VF_FN double load(const double* p) { return *p; }
+VF_FN void store(float* p, F32 a) { std::memcpy(p, &a, sizeof a); }
+VF_FN void store(double* p, double a) { *p = a; }
+
+VF_FN F32 fma(F32 a, F32 b, F32 c) {
+#if defined(__AVX512F__)
+  return F32::Vector(_mm512_fmadd_ps(__m512(a.v), __m512(b.v), __m512(c.v)));
+#elif defined(__AVX2__)
+  return F32::Vector(_mm256_fmadd_ps(__m256(a.v), __m256(b.v), __m256(c.v)));
+#else
+  return a.v * b.v + c.v;
+#endif
+}
+
+VF_FN F32 sqrt(F32 a) {
+#if defined(__AVX512F__)
+  return F32::Vector(_mm512_sqrt_ps(__m512(a.v)));
+#elif defined(__AVX2__)
+  return F32::Vector(_mm256_sqrt_ps(__m256(a.v)));
+#else
+  for (int i = 0; i < kWidth; ++i) a.v[i] = __builtin_sqrtf(a.v[i]);
+  return a;
+#endif
+}
+
+// The second operand where either is NaN, as the x86 instructions have it.
+VF_FN F32 min(F32 a, F32 b) {
+#if defined(__AVX512F__)
+  return F32::Vector(_mm512_min_ps(__m512(a.v), __m512(b.v)));
+#elif defined(__AVX2__)
+  return F32::Vector(_mm256_min_ps(__m256(a.v), __m256(b.v)));
+#else
+  return F32(a.v < b.v ? a.v : b.v);
+#endif
+}
+
+VF_FN F32 max(F32 a, F32 b) {
+#if defined(__AVX512F__)
+  return F32::Vector(_mm512_max_ps(__m512(a.v), __m512(b.v)));
+#elif defined(__AVX2__)
+  return F32::Vector(_mm256_max_ps(__m256(a.v), __m256(b.v)));
+#else
+  return F32(a.v > b.v ? a.v : b.v);
+#endif
+}
+
+// a where k is zero (of either sign), else b.
+VF_FN F32 select_zero(F32 k, F32 a, F32 b) { return F32(k.v == F32(0.0f).v ? a.v : b.v); }
+// a where v > limit, else b.
+VF_FN F32 select_above(F32 v, F32 limit, F32 a, F32 b) { return F32(v.v > limit.v ? a.v : b.v); }
+// a where low <= v <= high, else 0.
+VF_FN F32 select_within(F32 v, F32 low, F32 high, F32 a) {
+  return F32(((v.v >= low.v) & (v.v <= high.v)) ? a.v : F32(0.0f).v);
+}
+
+VF_FN F32 signed_to_float(U32 a) {
+  typedef int32_t Signed __attribute__((vector_size(4 * kWidth)));
+  return __builtin_convertvector(reinterpret_cast<Signed>(a.v), F32::Vector);
+}
+
+// Rounded to nearest, as the conversion of one word is.
+VF_FN F32 unsigned_to_float(U32 a) {
+#if defined(__AVX512F__)
+  return F32::Vector(_mm512_cvtepu32_ps(__m512i(a.v)));
+#else
+  // Both halves and the product are exact, so only the addition rounds.
+  return signed_to_float(a >> 16) * F32(65536.0f) + signed_to_float(a & U32(0xFFFFu));
+#endif
+}
+
+// 2^k for integral k in [-126, 127].
+VF_FN F32 power_of_two(F32 k) {
+  return from_bits(bits(k + F32(12582912.0f + 127.0f)) << 23);
+}
+
+VF_FN void multiply_high_low(uint32_t a, U32 b, U32& high, U32& low) {
+#if defined(__AVX512F__)
+  const __m512i factor = _mm512_set1_epi32(static_cast<int>(a));
+  const __m512i even = _mm512_mul_epu32(factor, __m512i(b.v));
+  const __m512i odd = _mm512_mul_epu32(factor, _mm512_srli_epi64(__m512i(b.v), 32));
+  low.v = U32::Vector(_mm512_mask_shuffle_epi32(even, 0xAAAA, odd, _MM_PERM_CCAA));
+  high.v = U32::Vector(_mm512_mask_shuffle_epi32(odd, 0x5555, even, _MM_PERM_DDBB));
+#elif defined(__AVX2__)
+  const __m256i factor = _mm256_set1_epi32(static_cast<int>(a));
+  const __m256i even = _mm256_mul_epu32(factor, __m256i(b.v));
+  const __m256i odd = _mm256_mul_epu32(factor, _mm256_srli_epi64(__m256i(b.v), 32));
+  low.v = U32::Vector(_mm256_blend_epi32(even, _mm256_slli_epi64(odd, 32), 0xAA));
+  high.v = U32::Vector(_mm256_blend_epi32(_mm256_srli_epi64(even, 32), odd, 0xAA));
+#else
+  for (int i = 0; i < kWidth; ++i) {
+    uint32_t lane_high, lane_low;
+    multiply_high_low(a, static_cast<uint32_t>(b.v[i]), lane_high, lane_low);
+    high.v[i] = lane_high;
+    low.v[i] = lane_low;
+  }
+#endif
+}
+
+// Which of kWidth consecutive blocks of four a lane must work on for store_blocks to be in order.
+VF_FN U32 block_of_lane() {
+  U32 block;
+  for (int lane = 0; lane < kWidth; ++lane) block.v[lane] = (kWidth / 4) * (lane % 4) + lane / 4;
+  return block;
+}
+
+// Stores a[0..3] of block 0, of block 1, ...: 4 * kWidth floats. Four lanes of 128 bits at a time
+// are transposed within themselves; the order of the blocks makes that enough.
+VF_FN void store_blocks(float* p, const F32 (&a)[4]) {
+#if defined(__AVX512F__)
+  const __m512 low01 = _mm512_unpacklo_ps(__m512(a[0].v), __m512(a[1].v));
+  const __m512 high01 = _mm512_unpackhi_ps(__m512(a[0].v), __m512(a[1].v));
+  const __m512 low23 = _mm512_unpacklo_ps(__m512(a[2].v), __m512(a[3].v));
+  const __m512 high23 = _mm512_unpackhi_ps(__m512(a[2].v), __m512(a[3].v));
+  const auto join_low = [](__m512 x, __m512 y) {
+    return _mm512_castpd_ps(_mm512_unpacklo_pd(_mm512_castps_pd(x), _mm512_castps_pd(y)));
+  };
+  const auto join_high = [](__m512 x, __m512 y) {
+    return _mm512_castpd_ps(_mm512_unpackhi_pd(_mm512_castps_pd(x), _mm512_castps_pd(y)));
+  };
+  _mm512_storeu_ps(p, join_low(low01, low23));
+  _mm512_storeu_ps(p + 16, join_high(low01, low23));
+  _mm512_storeu_ps(p + 32, join_low(high01, high23));
+  _mm512_storeu_ps(p + 48, join_high(high01, high23));
+#elif defined(__AVX2__)
+  const __m256 low01 = _mm256_unpacklo_ps(__m256(a[0].v), __m256(a[1].v));
+  const __m256 high01 = _mm256_unpackhi_ps(__m256(a[0].v), __m256(a[1].v));
+  const __m256 low23 = _mm256_unpacklo_ps(__m256(a[2].v), __m256(a[3].v));
+  const __m256 high23 = _mm256_unpackhi_ps(__m256(a[2].v), __m256(a[3].v));
+  const auto join_low = [](__m256 x, __m256 y) {
+    return _mm256_castpd_ps(_mm256_unpacklo_pd(_mm256_castps_pd(x), _mm256_castps_pd(y)));
+  };
+  const auto join_high = [](__m256 x, __m256 y) {
+    return _mm256_castpd_ps(_mm256_unpackhi_pd(_mm256_castps_pd(x), _mm256_castps_pd(y)));
+  };
+  _mm256_storeu_ps(p, join_low(low01, low23));
+  _mm256_storeu_ps(p + 8, join_high(low01, low23));
+  _mm256_storeu_ps(p + 16, join_low(high01, high23));
+  _mm256_storeu_ps(p + 24, join_high(high01, high23));
+#else
+  for (int lane = 0; lane < kWidth; ++lane)
+    for (int word = 0; word < 4; ++word) p[4 * lane + word] = a[word].v[lane];
+#endif
+}
+
+}  // namespace vae_fast::VF_ISA

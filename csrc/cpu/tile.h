@@ -1,0 +1,206 @@
+// The walk over the elements, in tiles that fit the first-level cache.
+//
+// A tile is kTile elements or fewer, in flat order: some whole rows, or a part of one long row. A
+// kernel sees the tile's elements as arrays of the type computed in, whatever dtype and strides the
+// tensors have: a contiguous tensor of that type is read and written in place, others go through a
+// buffer in the cache. Sums run over tiles and then over their results in order, so they do not
+// depend on the number of threads.
+#pragma once
+
+#include <cstdlib>
+
+#include "cpu/convert.h"
+
+namespace vae_fast::VF_ISA {
+
+constexpr int kTile = 1024;
+constexpr int64_t kColumnTasks = 64;          // pieces of a sum over rows
+constexpr int64_t kElementsPerThread = 8192;  // below this a second thread costs more than it gives
+
+struct Tile {
+  int64_t index;
+  int64_t row;    // first row
+  int64_t start;  // first element, in flat order
+  int count;      // elements
+  int rows;       // rows of it, or 1 for a part of one
+};
+
+class Tiling {
+ public:
+  explicit Tiling(Shape shape) : shape_(shape) {
+    if (shape.rows == 0 || shape.cols == 0) return;
+    if (shape.cols < kTile) {
+      rows_per_tile_ = kTile / shape.cols;
+      count_ = (shape.rows + rows_per_tile_ - 1) / rows_per_tile_;
+    } else {
+      tiles_per_row_ = (shape.cols + kTile - 1) / kTile;
+      count_ = shape.rows * tiles_per_row_;
+    }
+  }
+
+  int64_t count() const { return count_; }
+  int64_t tiles_per_row() const { return tiles_per_row_; }  // 1 where a tile has whole rows
+  Shape shape() const { return shape_; }
+
+  // Into how many groups of rows a sum over rows is cut: enough pieces for the threads, and no
+  // more, since each keeps a sum a column.
+  int64_t row_groups() const {
+    const int64_t down = count_ / tiles_per_row_;
+    const int64_t enough = (kColumnTasks + tiles_per_row_ - 1) / tiles_per_row_;
+    const int64_t sparing = tiles_per_row_ == 1 ? down : down / 16;
+    return enough < sparing ? enough : (sparing > 1 ? sparing : 1);
+  }
+
+  Tile tile(int64_t index) const {
+    if (shape_.cols < kTile) {
+      const int64_t row = index * rows_per_tile_;
+      const int64_t left = shape_.rows - row;
+      const int rows = static_cast<int>(left < rows_per_tile_ ? left : rows_per_tile_);
+      return {index, row, row * shape_.cols, static_cast<int>(rows * shape_.cols), rows};
+    }
+    const int64_t row = index / tiles_per_row_;
+    const int64_t column = (index % tiles_per_row_) * kTile;
+    const int64_t left = shape_.cols - column;
+    return {index, row, row * shape_.cols + column, static_cast<int>(left < kTile ? left : kTile),
+            1};
+  }
+
+ private:
+  Shape shape_;
+  int64_t rows_per_tile_ = 1;
+  int64_t tiles_per_row_ = 1;
+  int64_t count_ = 0;
+};
+
+// Calls body(tile, group) for each tile.
+//
+// Where a kernel sums over rows (by_column), the tiles at the same columns in one group of rows are
+// done in order by one thread, which can so keep a running sum for each group and column.
+template <class F>
+inline void for_each_tile(const Tiling& tiling, int threads, bool by_column, F&& body) {
+  const Shape shape = tiling.shape();
+  const int64_t useful = shape.rows * shape.cols / kElementsPerThread;
+  if (threads > useful) threads = useful > 1 ? static_cast<int>(useful) : 1;
+  const int64_t across = by_column ? tiling.tiles_per_row() : 1;
+  const int64_t down = tiling.count() / across;
+  const int64_t groups = by_column ? tiling.row_groups() : down;
+  const auto run = [&](int64_t chunk) {
+    const int64_t group = chunk / across, column = chunk % across;
+    const int64_t end = down * (group + 1) / groups;
+    for (int64_t i = down * group / groups; i < end; ++i)
+      body(tiling.tile(i * across + column), group);
+  };
+  const int64_t chunks = groups * across;
+  if (threads <= 1) {
+    for (int64_t chunk = 0; chunk < chunks; ++chunk) run(chunk);
+    return;
+  }
+#pragma omp parallel for num_threads(threads) schedule(static)
+  for (int64_t chunk = 0; chunk < chunks; ++chunk) run(chunk);
+}
+
+// Calls f(i, lanes) for i = 0, kWidth, ...: lanes is the width, or what is left at the end. The
+// arrays of a tile may end there, so the last vector goes through get and put.
+template <class T, class F>
+VF_FN void for_each_vector(int count, F&& f) {
+  constexpr int width = LanesOf<T>::width;
+  int i = 0;
+  for (; i + width <= count; i += width) f(i, width);
+  if (i < count) f(i, count - i);
+}
+
+VF_FN F32 get(const float* p, int lanes) {
+  if (lanes == kWidth) return load(p);
+  float padded[kWidth] = {};
+  std::memcpy(padded, p, lanes * sizeof(float));
+  return load(padded);
+}
+VF_FN double get(const double* p, int) { return *p; }
+VF_FN void put(float* p, int lanes, F32 a) {
+  if (lanes == kWidth) return store(p, a);
+  float padded[kWidth];
+  store(padded, a);
+  std::memcpy(p, padded, lanes * sizeof(float));
+}
+VF_FN void put(double* p, int, double a) { *p = a; }
+
+// Working memory of a tile.
+template <class T>
+struct Buffer {
+  alignas(64) T data[kTile];
+};
+
+// Elements [start, start + count) of a strided operand into target.
+template <class S, class T>
+inline void gather(const Operand& a, const S* data, int64_t start, int count, T* target) {
+  int64_t index[kMaxDims];
+  int64_t offset = 0;
+  for (int d = a.dims - 1; d >= 0; --d) {
+    index[d] = start % a.sizes[d];
+    start /= a.sizes[d];
+    offset += index[d] * a.strides[d];
+  }
+  const int inner = a.dims - 1;
+  const int64_t stride = a.strides[inner];
+  while (count > 0) {
+    const int64_t left = a.sizes[inner] - index[inner];
+    const int run = static_cast<int>(left < count ? left : count);
+    if (stride == 1) {
+      widen_run(data + offset, target, run);
+    } else {
+      for (int i = 0; i < run; ++i) target[i] = to_compute<T>(data[offset + i * stride]);
+    }
+    target += run;
+    count -= run;
+    offset += run * stride;
+    index[inner] += run;
+    for (int d = inner; d > 0 && index[d] == a.sizes[d]; --d) {
+      index[d] = 0;
+      ++index[d - 1];
+      offset += a.strides[d - 1] - a.sizes[d] * a.strides[d];
+    }
+  }
+}
+
+// The elements of an operand from start on, in place where they can be read so, else in buffer.
+template <class T>
+inline const T* read(const Operand& a, int64_t start, int count, T* buffer) {
+  if (a.dims == 0) {
+    if (a.dtype == kDTypeOf<T>) return static_cast<const T*>(a.data) + start;
+    with_element(a.dtype, a.data, [&](const auto* p) { widen_run(p + start, buffer, count); });
+    return buffer;
+  }
+  with_element(a.dtype, a.data, [&](const auto* p) { gather(a, p, start, count, buffer); });
+  return buffer;
+}
+
+// One value a row, [rows], repeated for each element of the tile.
+template <class T>
+inline const T* read_rows(const Operand& a, const Tile& tile, int64_t cols, T* buffer) {
+  Buffer<T> rows;
+  const T* values = read(a, tile.row, tile.rows, rows.data);
+  const int each = tile.rows == 1 ? tile.count : static_cast<int>(cols);
+  T* target = buffer;
+  for (int row = 0; row < tile.rows; ++row)
+    for (int i = 0; i < each; ++i) *target++ = values[row];
+  return buffer;
+}
+
+// Sum in a fixed order: lane by lane over the vectors, then over the lanes.
+template <class T>
+inline T sum(const T* values, int count) {
+  constexpr int width = LanesOf<T>::width;
+  T total = 0;
+  int i = 0;
+  if (count >= 2 * width) {
+    Lanes<T> lanes = load(values);
+    for (i = width; i + width <= count; i += width) lanes = lanes + load(values + i);
+    T each[width];
+    store(each, lanes);
+    for (int lane = 0; lane < width; ++lane) total += each[lane];
+  }
+  for (; i < count; ++i) total += values[i];
+  return total;
+}
+
+}  // namespace vae_fast::VF_ISA

@@ -1,0 +1,138 @@
+"""The backends: which there are, which can run here, and which one a call gets.
+
+A backend is one module of this package with the same few functions (``<op>_forward``,
+``<op>_backward``, ``noise``, ``unavailable``); ``reference`` is differentiable by autograd itself
+and has the plain ``<op>`` instead. A new backend is a module and a row of the table.
+"""
+
+from __future__ import annotations
+
+import importlib
+import os
+from types import MappingProxyType, ModuleType
+from typing import NamedTuple
+
+import torch
+
+from vae_fast.errors import BackendUnavailableError
+
+
+class BackendStatus(NamedTuple):
+    """What ``vae_fast.backends()`` says of one backend."""
+
+    name: str
+    available: bool
+    devices: tuple[str, ...]  # device types of the tensors that it runs
+    reason: str  # why it is not available; empty where it is
+    remedy: str  # what to do about it; empty where it is
+
+
+class Unavailable(NamedTuple):
+    reason: str
+    remedy: str
+
+
+class _Entry(NamedTuple):
+    devices: tuple[str, ...]  # empty: any device
+    summary: str
+
+
+# In order of preference: the first available one that runs a tensor's device is its default.
+_TABLE = MappingProxyType(
+    {
+        "cuda": _Entry(("cuda",), "hand-written CUDA C++ kernels"),
+        "triton": _Entry(("cuda", "xpu"), "Triton kernels"),
+        "cpu": _Entry(("cpu",), "compiled, vectorised C++ kernels"),
+        "reference": _Entry((), "plain PyTorch"),
+    }
+)
+
+
+def _check_name(name: str, source: str) -> str:
+    if name not in _TABLE:
+        raise ValueError(f"{source} must be one of {', '.join(map(repr, _TABLE))}; got {name!r}")
+    return name
+
+
+_ENVIRONMENT_DEFAULT = os.environ.get("VAE_FAST_BACKEND") or None
+_loaded: dict[str, ModuleType | Unavailable] = {}
+
+
+def _load(name: str) -> ModuleType | Unavailable:
+    if name not in _loaded:
+        path = f"{__name__}.{name}"
+        try:
+            module = importlib.import_module(path)
+        except ModuleNotFoundError as error:
+            if error.name != path:
+                raise
+            _loaded[name] = Unavailable(
+                "this version of vae_fast does not have it", "use another backend"
+            )
+        else:
+            _loaded[name] = module.unavailable() or module
+    return _loaded[name]
+
+
+def backends() -> dict[str, BackendStatus]:
+    """Every backend by name, with whether it is available here and, where not, why and what to do.
+
+    Returns:
+        ``{name: BackendStatus(name, available, devices, reason, remedy)}`` in order of preference.
+    """
+    status = {}
+    for name, entry in _TABLE.items():
+        loaded = _load(name)
+        missing = loaded if isinstance(loaded, Unavailable) else Unavailable("", "")
+        status[name] = BackendStatus(name, not missing.reason, entry.devices or ("any",), *missing)
+    return status
+
+
+def get(name: str) -> ModuleType:
+    """The backend's module; BackendUnavailableError where it cannot be loaded."""
+    loaded = _load(name)
+    if isinstance(loaded, Unavailable):
+        raise BackendUnavailableError(
+            f"backend {name!r} ({_TABLE[name].summary}) is not available: {loaded.reason}; "
+            f"{loaded.remedy}"
+        )
+    return loaded
+
+
+def _choose(asked: str | None, device_type: str) -> str:
+    if asked is None and _ENVIRONMENT_DEFAULT is not None:
+        asked = _check_name(_ENVIRONMENT_DEFAULT, "the environment variable VAE_FAST_BACKEND")
+    if asked is None:
+        return next(
+            name
+            for name, entry in _TABLE.items()
+            if (not entry.devices or device_type in entry.devices)
+            and not isinstance(_load(name), Unavailable)
+        )
+    _check_name(asked, "backend")
+    devices = _TABLE[asked].devices
+    if devices and device_type not in devices:
+        raise BackendUnavailableError(
+            f"backend {asked!r} runs tensors on {' or '.join(devices)}; these are on "
+            f"{device_type}; move them there, or use backend=None for the best that runs them"
+        )
+    get(asked)
+    return asked
+
+
+_choices: dict[tuple[str | None, str], str] = {}
+
+
+@torch.compiler.assume_constant_result
+def choose(asked: str | None, device_type: str) -> str:
+    """The name of the backend for tensors on ``device_type``.
+
+    Raises:
+        ValueError: ``asked``, or VAE_FAST_BACKEND where it is None, is not a backend's name.
+        BackendUnavailableError: that backend is not available, or runs another device.
+    """
+    key = (asked, device_type)
+    name = _choices.get(key)
+    if name is None:
+        name = _choices[key] = _choose(asked, device_type)
+    return name

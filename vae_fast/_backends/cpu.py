@@ -1,0 +1,315 @@
+"""The compiled C++ kernels: allocates the outputs and passes pointers to ``vae_fast._C``.
+
+A tensor goes down as ``(pointer, dtype, strides)``, strides being None where it is contiguous and
+has the op's own shape; an output as ``(pointer, dtype, reduction)``.
+"""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from vae_fast import _seed
+from vae_fast._backends import Unavailable
+from vae_fast._backends.reference import compute_dtype
+
+try:
+    from vae_fast import _C
+
+    _missing = None
+except ImportError as error:
+    _missing = Unavailable(
+        f"the compiled module vae_fast._C cannot be imported ({error})",
+        "install with a C++ compiler at hand and without VAE_FAST_NATIVE=0: `pip install .`, or "
+        "`pip install -e .` to work in the source tree",
+    )
+
+_CODES = {torch.float64: 0, torch.float32: 1, torch.float16: 2, torch.bfloat16: 3}
+_FULL, _ROW, _COLUMN, _TOTAL = range(4)
+_REDUCTIONS = {"mean": 0, "sum": 1, "none": 2}
+_NO_GRADIENT = None
+
+
+def unavailable() -> Unavailable | None:
+    return _missing
+
+
+def _operand(tensor: Tensor | None, shape: torch.Size) -> tuple[Any, ...] | None:
+    if tensor is None:
+        return None
+    if tensor.shape == shape and tensor.is_contiguous():
+        return tensor.data_ptr(), _CODES[tensor.dtype], None
+    expanded = tensor.expand(shape)
+    return tensor.data_ptr(), _CODES[tensor.dtype], expanded.stride()
+
+
+def _output(tensor: Tensor) -> tuple[int, int, int]:
+    return tensor.data_ptr(), _CODES[tensor.dtype], _FULL
+
+
+def _row_output(tensor: Tensor) -> tuple[int, int, int]:
+    return tensor.data_ptr(), _CODES[tensor.dtype], _ROW
+
+
+def _reduction(shape: torch.Size, full: torch.Size, event_dims: int) -> int:
+    """Which sum of the values at the elements an input of this shape has for its gradient."""
+    if shape == full:
+        return _FULL
+    count = math.prod(shape)
+    if count == math.prod(full):
+        return _FULL
+    if count == 1:
+        return _TOTAL
+    trailing = tuple(shape[max(0, len(shape) - event_dims) :])
+    if event_dims and trailing == tuple(full[len(full) - event_dims :]):
+        return _COLUMN
+    return _ROW
+
+
+def _gradient(
+    tensor: Tensor | None, needed: bool, full: torch.Size, event_dims: int
+) -> tuple[Tensor | None, tuple[int, int, int] | None]:
+    """An uninitialised gradient of ``tensor``, and the same as an output."""
+    if tensor is None or not needed:
+        return None, None
+    gradient = torch.empty(tensor.shape, dtype=tensor.dtype)
+    code = _reduction(tensor.shape, full, event_dims)
+    return gradient, (gradient.data_ptr(), _CODES[tensor.dtype], code)
+
+
+def noise(
+    shape: tuple[int, ...],
+    event_dims: int,
+    num_samples: int | None,
+    seed: int | Tensor,
+    row_offset: int,
+    dtype: torch.dtype,
+    device: torch.device,
+) -> Tensor:
+    eps = torch.empty(shape if num_samples is None else (num_samples, *shape), dtype=dtype)
+    _C.noise(
+        shape, event_dims, num_samples or 1, _seed.to_int(seed), row_offset % 2**64, _output(eps),
+        torch.get_num_threads(), dtype is torch.float64,
+    )  # fmt: skip
+    return eps
+
+
+def sample_kl_forward(
+    mean: Tensor,
+    logvar: Tensor,
+    prior_mean: Tensor | None,
+    prior_logvar: Tensor | None,
+    eps: Tensor | None,
+    seed: int | Tensor | None,
+    num_samples: int | None,
+    event_dims: int,
+    row_offset: int,
+    bounds: tuple[float, float],
+) -> tuple[Tensor, Tensor]:
+    shape = mean.shape
+    z_shape = shape if num_samples is None else torch.Size((num_samples, *shape))
+    dtype = compute_dtype(mean, logvar, prior_mean, prior_logvar)
+    z = torch.empty(z_shape, dtype=mean.dtype)
+    kl = torch.empty(shape[: len(shape) - event_dims], dtype=dtype)
+    inputs = (
+        _operand(mean, shape), _operand(logvar, shape), _operand(prior_mean, shape),
+        _operand(prior_logvar, shape),
+    )  # fmt: skip
+    _C.sample_kl_forward(
+        shape, event_dims, num_samples or 1, inputs, _sampled(eps, z_shape, num_samples),
+        0 if seed is None else _seed.to_int(seed), row_offset % 2**64, bounds, _output(z),
+        _row_output(kl), torch.get_num_threads(), dtype is torch.float64,
+    )  # fmt: skip
+    return z, kl
+
+
+def _sampled(
+    tensor: Tensor | None, z_shape: torch.Size, num_samples: int | None
+) -> tuple[Any, ...] | None:
+    """An operand that always has the sample axis."""
+    if tensor is not None and num_samples is None:
+        tensor, z_shape = tensor.unsqueeze(0), torch.Size((1, *z_shape))
+    return _operand(tensor, z_shape)
+
+
+def sample_kl_backward(
+    grad_z: Tensor | None,
+    grad_kl: Tensor | None,
+    mean: Tensor,
+    logvar: Tensor,
+    prior_mean: Tensor | None,
+    prior_logvar: Tensor | None,
+    eps: Tensor | None,
+    seed: int | Tensor | None,
+    num_samples: int | None,
+    event_dims: int,
+    row_offset: int,
+    bounds: tuple[float, float],
+    needs: tuple[bool, ...],
+) -> tuple[Tensor | None, ...]:
+    shape = mean.shape
+    z_shape = shape if num_samples is None else torch.Size((num_samples, *shape))
+    tensors = (mean, logvar, prior_mean, prior_logvar)
+    gradients, outputs = zip(
+        *(_gradient(t, need, shape, event_dims) for t, need in zip(tensors, needs, strict=True)),
+        strict=True,
+    )
+    if grad_z is None and grad_kl is None:
+        return tuple(None if g is None else g.zero_() for g in gradients)
+    _C.sample_kl_backward(
+        shape, event_dims, num_samples or 1, tuple(_operand(t, shape) for t in tensors),
+        _sampled(eps, z_shape, num_samples), 0 if seed is None else _seed.to_int(seed),
+        row_offset % 2**64, bounds, _sampled(grad_z, z_shape, num_samples),
+        _operand(grad_kl, shape[: len(shape) - event_dims]), outputs, torch.get_num_threads(),
+        compute_dtype(*tensors) is torch.float64,
+    )  # fmt: skip
+    return gradients
+
+
+def gaussian_kl_forward(
+    mean: Tensor,
+    logvar: Tensor,
+    prior_mean: Tensor | None,
+    prior_logvar: Tensor | None,
+    event_dims: int,
+    bounds: tuple[float, float],
+) -> Tensor:
+    shape = mean.shape
+    tensors = (mean, logvar, prior_mean, prior_logvar)
+    dtype = compute_dtype(*tensors)
+    kl = torch.empty(shape[: len(shape) - event_dims], dtype=dtype)
+    _C.gaussian_kl_forward(
+        shape, event_dims, tuple(_operand(t, shape) for t in tensors), bounds, _row_output(kl),
+        torch.get_num_threads(), dtype is torch.float64,
+    )  # fmt: skip
+    return kl
+
+
+def gaussian_kl_backward(
+    grad_kl: Tensor,
+    mean: Tensor,
+    logvar: Tensor,
+    prior_mean: Tensor | None,
+    prior_logvar: Tensor | None,
+    event_dims: int,
+    bounds: tuple[float, float],
+    needs: tuple[bool, ...],
+) -> tuple[Tensor | None, ...]:
+    shape = mean.shape
+    tensors = (mean, logvar, prior_mean, prior_logvar)
+    gradients, outputs = zip(
+        *(_gradient(t, need, shape, event_dims) for t, need in zip(tensors, needs, strict=True)),
+        strict=True,
+    )
+    _C.gaussian_kl_backward(
+        shape, event_dims, tuple(_operand(t, shape) for t in tensors), bounds,
+        _operand(grad_kl, shape[: len(shape) - event_dims]), outputs, torch.get_num_threads(),
+        compute_dtype(*tensors) is torch.float64,
+    )  # fmt: skip
+    return gradients
+
+
+def gaussian_log_likelihood_forward(
+    x: Tensor,
+    mean: Tensor,
+    logvar: Tensor | None,
+    event_dims: int,
+    bounds: tuple[float, float],
+) -> Tensor:
+    shape = mean.shape
+    tensors = (x, mean, logvar)
+    dtype = compute_dtype(*tensors)
+    log_likelihood = torch.empty(shape[: len(shape) - event_dims], dtype=dtype)
+    _C.log_likelihood_forward(
+        shape, event_dims, tuple(_operand(t, shape) for t in tensors), bounds,
+        _row_output(log_likelihood), torch.get_num_threads(), dtype is torch.float64,
+    )  # fmt: skip
+    return log_likelihood
+
+
+def gaussian_log_likelihood_backward(
+    grad_ll: Tensor,
+    x: Tensor,
+    mean: Tensor,
+    logvar: Tensor | None,
+    event_dims: int,
+    bounds: tuple[float, float],
+    needs: tuple[bool, ...],
+) -> tuple[Tensor | None, ...]:
+    shape = mean.shape
+    tensors = (x, mean, logvar)
+    dtype = compute_dtype(*tensors)
+    shared_x = x.shape != shape
+    grad_x = torch.empty(shape, dtype=dtype if shared_x else x.dtype) if needs[0] else None
+    grad_mean, mean_output = _gradient(mean, needs[1], shape, event_dims)
+    grad_logvar, logvar_output = _gradient(logvar, needs[2], shape, event_dims)
+    x_output = None if grad_x is None else _output(grad_x)
+    _C.log_likelihood_backward(
+        shape, event_dims, tuple(_operand(t, shape) for t in tensors), bounds,
+        _operand(grad_ll, shape[: len(shape) - event_dims]),
+        (x_output, mean_output, logvar_output), torch.get_num_threads(), dtype is torch.float64,
+    )  # fmt: skip
+    if grad_x is not None and shared_x:
+        grad_x = grad_x.sum(0).to(x.dtype)
+    return grad_x, grad_mean, grad_logvar
+
+
+def negative_elbo_forward(
+    x: Tensor,
+    mean: Tensor,
+    logvar: Tensor | None,
+    kl: Tensor,
+    beta: float | Tensor,
+    reduction: str,
+    event_dims: int,
+    bounds: tuple[float, float],
+    needs: tuple[bool, bool],
+) -> tuple[Tensor, Tensor, tuple[Tensor | None, Tensor | None]]:
+    """The loss, the log-likelihood of each row, and the gradients of mean and logvar asked for."""
+    shape = mean.shape
+    tensors = (x, mean, logvar)
+    dtype = compute_dtype(*tensors)
+    loss_dtype = compute_dtype(*tensors, kl)
+    loss = torch.empty(kl.shape if reduction == "none" else (), dtype=loss_dtype)
+    log_likelihood = torch.empty(kl.shape, dtype=dtype)
+    grad_mean, mean_output = _gradient(mean, needs[0], shape, event_dims)
+    grad_logvar, logvar_output = _gradient(logvar, needs[1], shape, event_dims)
+    _C.negative_elbo_forward(
+        shape, event_dims, mean.shape[0] if mean.dim() > x.dim() else 1,
+        tuple(_operand(t, shape) for t in tensors), bounds, _operand(kl, kl.shape), kl.shape,
+        float(beta), _REDUCTIONS[reduction], _output(loss), _row_output(log_likelihood),
+        (None, mean_output, logvar_output), torch.get_num_threads(), loss_dtype is torch.float64,
+    )  # fmt: skip
+    return loss, log_likelihood, (grad_mean, grad_logvar)
+
+
+def negative_elbo_backward(
+    grad_loss: Tensor,
+    x: Tensor,
+    mean: Tensor,
+    logvar: Tensor | None,
+    reduction: str,
+    event_dims: int,
+    bounds: tuple[float, float],
+    needs: tuple[bool, ...],
+) -> tuple[Tensor | None, ...]:
+    """The two-pass form: the gradients by x, mean and logvar for what arrives from above."""
+    batch_shape = x.shape[: x.dim() - event_dims]
+    samples = mean.shape[0] if mean.dim() > x.dim() else 1
+    rows = math.prod(batch_shape) if reduction == "mean" else 1
+    grad_ll = (grad_loss * (-1.0 / (max(rows, 1) * samples))).expand(batch_shape)
+    grad_ll = grad_ll.expand(mean.shape[: mean.dim() - event_dims])
+    return gaussian_log_likelihood_backward(
+        grad_ll, x, mean, logvar, event_dims, bounds, needs
+    )
+
+
+def scale_(gradients: tuple[Tensor | None, ...], factor: Tensor) -> None:
+    """Multiplies each gradient by a 0-dim factor, in place; nothing to do where it is 1."""
+    if factor.item() != 1.0:
+        for gradient in gradients:
+            if gradient is not None:
+                gradient.mul_(factor)

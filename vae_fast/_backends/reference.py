@@ -1,0 +1,160 @@
+"""Every op in plain PyTorch: the readable statement of each formula.
+
+Runs on any device and is differentiable to any order by autograd. Half-precision inputs are
+computed in float32. ``event_dims`` counts the rightmost dimensions that one row's sum runs over.
+"""
+
+from __future__ import annotations
+
+import math
+
+import torch
+from torch import Tensor
+
+LN_2PI = math.log(2 * math.pi)
+_MASK = 0xFFFFFFFF
+
+
+def unavailable() -> None:
+    return None
+
+
+def compute_dtype(*tensors: Tensor | None) -> torch.dtype:
+    """float64 where any input is float64, else float32."""
+    wide = any(t is not None and t.dtype is torch.float64 for t in tensors)
+    return torch.float64 if wide else torch.float32
+
+
+def _multiply_high_low(a: int, b: Tensor) -> tuple[Tensor, Tensor]:
+    product = a * b  # int64 holds the low 64 bits of the product of two 32-bit words
+    return (product >> 32) & _MASK, product & _MASK
+
+
+def philox4x32_10(counter: tuple[Tensor, ...], seed: int | Tensor) -> tuple[Tensor, ...]:
+    """Philox4x32-10 (Salmon et al. 2011) on 32-bit words kept in int64 tensors."""
+    c0, c1, c2, c3 = counter
+    k0, k1 = seed & _MASK, (seed >> 32) & _MASK
+    for _ in range(10):
+        high0, low0 = _multiply_high_low(0xD2511F53, c0)
+        high1, low1 = _multiply_high_low(0xCD9E8D57, c2)
+        c0, c1, c2, c3 = high1 ^ c1 ^ k0, low1, high0 ^ c3 ^ k1, low0
+        k0, k1 = (k0 + 0x9E3779B9) & _MASK, (k1 + 0xBB67AE85) & _MASK
+    return c0, c1, c2, c3
+
+
+def _box_muller(word: Tensor, next_word: Tensor, dtype: torch.dtype) -> tuple[Tensor, Tensor]:
+    u, w = ((r.to(torch.float32) * 2.0**-32 + 2.0**-33).to(dtype) for r in (word, next_word))
+    radius = torch.sqrt(-2 * torch.log(u))
+    angle = 2 * math.pi * (w - torch.round(w))  # the reduction is exact: half the rounding error
+    return radius * torch.cos(angle), radius * torch.sin(angle)
+
+
+def noise(
+    shape: tuple[int, ...],  # batch shape + event shape
+    event_dims: int,
+    num_samples: int | None,
+    seed: int | Tensor,
+    row_offset: int,
+    dtype: torch.dtype,
+    device: torch.device,
+) -> Tensor:  # shape, behind num_samples where that is given
+    count = math.prod(shape)
+    first = row_offset * math.prod(shape[len(shape) - event_dims :])
+    offset = first % 4
+    blocks = torch.arange((offset + count + 3) // 4, device=device)
+    blocks = blocks + ((first // 4) & (2**62 - 1))
+    samples = torch.arange(num_samples or 1, device=device)[:, None]
+    counter = torch.broadcast_tensors(
+        blocks & _MASK, blocks >> 32, samples, torch.zeros_like(blocks)
+    )
+    words = philox4x32_10(counter, seed)
+    wide = torch.float64 if dtype is torch.float64 else torch.float32
+    pairs = (*_box_muller(words[0], words[1], wide), *_box_muller(words[2], words[3], wide))
+    eps = torch.stack(pairs, dim=-1).flatten(1)[:, offset : offset + count].to(dtype)
+    return eps.reshape(shape if num_samples is None else (num_samples, *shape))
+
+
+def _sum_event(terms: Tensor, event_dims: int) -> Tensor:
+    return terms.flatten(terms.dim() - event_dims).sum(-1) if event_dims else terms
+
+
+def _clamped(logvar: Tensor, dtype: torch.dtype, bounds: tuple[float, float]) -> Tensor:
+    return logvar.to(dtype).clamp(*bounds)
+
+
+def gaussian_kl(
+    mean: Tensor,  # [*batch, *event]
+    logvar: Tensor,  # [*batch, *event]
+    prior_mean: Tensor | None,  # [*batch, *event]
+    prior_logvar: Tensor | None,  # [*batch, *event]
+    event_dims: int,
+    bounds: tuple[float, float],
+) -> Tensor:  # [*batch]
+    dtype = compute_dtype(mean, logvar, prior_mean, prior_logvar)
+    m, v = mean.to(dtype), _clamped(logvar, dtype, bounds)
+    if prior_mean is not None:
+        m = m - prior_mean.to(dtype)
+    if prior_logvar is None:
+        square = m * m
+    else:
+        v_p = _clamped(prior_logvar, dtype, bounds)
+        square, v = m * m * torch.exp(-v_p), v - v_p
+    return _sum_event(0.5 * (square + (torch.expm1(v) - v)), event_dims)
+
+
+def sample_kl(
+    mean: Tensor,  # [*batch, *event]
+    logvar: Tensor,  # [*batch, *event]
+    prior_mean: Tensor | None,  # [*batch, *event]
+    prior_logvar: Tensor | None,  # [*batch, *event]
+    eps: Tensor | None,  # shape of z
+    seed: int | Tensor | None,
+    num_samples: int | None,
+    event_dims: int,
+    row_offset: int,
+    bounds: tuple[float, float],
+) -> tuple[Tensor, Tensor]:  # z [*batch, *event], behind num_samples where given; kl [*batch]
+    dtype = compute_dtype(mean, logvar, prior_mean, prior_logvar)
+    if eps is None:
+        shape = tuple(mean.shape)
+        eps = noise(shape, event_dims, num_samples, seed, row_offset, dtype, mean.device)
+    z = mean.to(dtype) + torch.exp(0.5 * _clamped(logvar, dtype, bounds)) * eps.to(dtype)
+    kl = gaussian_kl(mean, logvar, prior_mean, prior_logvar, event_dims, bounds)
+    return z.to(mean.dtype), kl
+
+
+def gaussian_log_likelihood(
+    x: Tensor,  # broadcastable to mean
+    mean: Tensor,  # [*batch, *event]
+    logvar: Tensor | None,  # broadcastable to mean
+    event_dims: int,
+    bounds: tuple[float, float],
+) -> Tensor:  # [*batch]
+    dtype = compute_dtype(x, mean, logvar)
+    square = (x.to(dtype) - mean.to(dtype)) ** 2
+    if logvar is not None:
+        v = _clamped(logvar, dtype, bounds)
+        square = v + square * torch.exp(-v)
+    return _sum_event(-0.5 * (LN_2PI + square), event_dims)
+
+
+def negative_elbo(
+    x: Tensor,  # [*batch, *event]
+    mean: Tensor,  # [*batch, *event], or with a leading sample axis
+    logvar: Tensor | None,  # broadcastable to mean
+    kl: Tensor,  # [*batch]
+    beta: float | Tensor,
+    reduction: str,  # "mean", "sum" or "none"
+    event_dims: int,
+    bounds: tuple[float, float],
+) -> tuple[Tensor, Tensor]:  # loss, log-likelihood [*batch]
+    log_likelihood = gaussian_log_likelihood(x, mean, logvar, event_dims, bounds)
+    if mean.dim() > x.dim():
+        log_likelihood = log_likelihood.mean(0)
+    dtype = compute_dtype(x, mean, logvar, kl)
+    loss = beta * kl.to(dtype) - log_likelihood.to(dtype)
+    if reduction == "mean":
+        loss = loss.mean()
+    elif reduction == "sum":
+        loss = loss.sum()
+    return loss, log_likelihood

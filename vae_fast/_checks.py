@@ -1,0 +1,129 @@
+"""What an argument must be, said once for every op, before any kernel starts."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from vae_fast._seed import SEED_LIMIT
+
+FLOATING = (torch.float64, torch.float32, torch.float16, torch.bfloat16)
+REDUCTIONS = ("mean", "sum", "none")
+
+
+def dtype(name: str, value: torch.dtype) -> None:
+    if value not in FLOATING:
+        raise TypeError(f"{name} must be float64, float32, float16 or bfloat16; got {value}")
+
+
+def tensor(name: str, value: object, device: torch.device | None = None) -> None:
+    """A strided floating-point tensor, on ``device`` where that is given."""
+    if not isinstance(value, Tensor):
+        raise TypeError(f"{name} must be a torch.Tensor; got {type(value).__name__}")
+    dtype(name, value.dtype)
+    if value.layout is not torch.strided:
+        raise TypeError(f"{name} must be a strided tensor; got layout {value.layout}")
+    if device is not None and value.device != device:
+        raise ValueError(f"{name} must be on {device} like the others; got {value.device}")
+
+
+def integer(name: str, value: object, minimum: int, maximum: int | None = None) -> None:
+    if isinstance(value, bool) or not isinstance(value, (int, torch.SymInt)):
+        raise TypeError(f"{name} must be an int; got {type(value).__name__}")
+    if value < minimum or (maximum is not None and value > maximum):
+        upper = "" if maximum is None else f" and at most {maximum}"
+        raise ValueError(f"{name} must be at least {minimum}{upper}; got {value}")
+
+
+def event_dims(value: int | None, shape: torch.Size) -> int:
+    """How many rightmost dimensions of ``shape`` a row has; all but the first by default."""
+    if len(shape) == 0:
+        raise ValueError("mean must have at least one dimension; got a 0-dim tensor")
+    if value is None:
+        return len(shape) - 1
+    integer("event_dims", value, 0, len(shape))
+    return value
+
+
+def is_simple_broadcast(shape: torch.Size, full: torch.Size, event_dims: int) -> bool:
+    """Whether ``shape`` is ``full``, an event shape, one value a row, or one value in all."""
+    batch_dims = len(full) - event_dims
+    padded = (1,) * (len(full) - len(shape)) + tuple(shape)
+    batch, event = padded[:batch_dims], padded[batch_dims:]
+    one_batch, one_event = all(s == 1 for s in batch), all(s == 1 for s in event)
+    return (one_batch or batch == tuple(full[:batch_dims])) and (
+        one_event or event == tuple(full[batch_dims:])
+    )
+
+
+def broadcastable(
+    name: str, value: Tensor, full: torch.Size, event_dims: int, device: torch.device
+) -> Tensor:
+    """``value``, checked to be broadcastable to ``full``.
+
+    What the kernels cannot read in place (a broadcast over some of the batch or event dimensions
+    only) comes back expanded: a view, whose gradient autograd sums.
+    """
+    tensor(name, value, device)
+    shape = value.shape
+    if shape == full:
+        return value
+    fits = len(shape) <= len(full) and all(
+        s == f or s == 1 for s, f in zip(reversed(shape), reversed(full))
+    )
+    if not fits:
+        raise ValueError(
+            f"{name} must have a shape that broadcasts to {tuple(full)}; got {tuple(shape)}"
+        )
+    return value if is_simple_broadcast(shape, full, event_dims) else value.expand(full)
+
+
+def bounds(logvar_min: float, logvar_max: float) -> tuple[float, float]:
+    if not logvar_min <= logvar_max:
+        raise ValueError(
+            f"logvar_min must be at most logvar_max; got {logvar_min} and {logvar_max}"
+        )
+    return logvar_min, logvar_max
+
+
+def seed(value: object) -> None:
+    if isinstance(value, Tensor):
+        if value.dtype is not torch.int64 or value.dim() != 0:
+            raise ValueError(
+                "seed must be an int or a 0-dim int64 tensor; got a tensor of "
+                f"{value.dtype} and shape {tuple(value.shape)}"
+            )
+        return
+    integer("seed", value, 0, SEED_LIMIT - 1)
+
+
+def noise_source(
+    eps: Tensor | None,
+    seed_value: int | Tensor | None,
+    generator: torch.Generator | None,
+    z_shape: tuple[int, ...],
+    device: torch.device,
+) -> None:
+    """At most one of eps, seed and generator, and that one fit for the call."""
+    given = [
+        name
+        for name, value in (("eps", eps), ("seed", seed_value), ("generator", generator))
+        if value is not None
+    ]
+    if len(given) > 1:
+        raise ValueError(f"at most one of eps, seed and generator may be given; got {given}")
+    if seed_value is not None:
+        seed(seed_value)
+    if eps is not None:
+        tensor("eps", eps, device)
+        if tuple(eps.shape) != z_shape:
+            raise ValueError(f"eps must have the shape of z, {z_shape}; got {tuple(eps.shape)}")
+        if eps.requires_grad:
+            raise ValueError("eps must not require a gradient: it is noise; got requires_grad=True")
+    if generator is not None:
+        if not isinstance(generator, torch.Generator):
+            raise TypeError(
+                f"generator must be a torch.Generator; got {type(generator).__name__}"
+            )
+        if generator.device.type != device.type:
+            raise ValueError(f"generator must be on {device}; got {generator.device}")

@@ -1,0 +1,101 @@
+"""Autograd of the ops, a file each.
+
+In eager mode an op is a ``torch.autograd.Function`` around its backend, outside the dispatcher,
+which costs more than a small kernel. The compiler, tensor subclasses (fake tensors among them) and
+function transforms get the same functions as registered ops, ``torch.ops.vae_fast.*``.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import torch
+from torch import Tensor
+
+_PLAIN = (Tensor, torch.nn.Parameter, torch.nn.Buffer)
+
+
+def uses_dispatcher(*tensors: Tensor | None) -> bool:
+    """Whether the call must go through the registered op: someone traces or wraps it."""
+    return (
+        torch.compiler.is_compiling()
+        or torch._C._are_functorch_transforms_active()
+        or any(t is not None and type(t) not in _PLAIN for t in tensors)
+        or torch._C._len_torch_dispatch_stack() > 0
+    )
+
+
+def _refusal(op: str) -> RuntimeError:
+    return RuntimeError(
+        f"{op} was differentiated twice, and its fused backward pass has no derivative; use "
+        'backend="reference", which is differentiable to any order'
+    )
+
+
+class _RefuseDoubleBackward(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx: Any, op: str, gradient: Tensor, *_inputs: Tensor | None) -> Tensor:
+        ctx.op = op
+        return gradient.view_as(gradient)
+
+    @staticmethod
+    def backward(ctx: Any, *_gradients: Tensor) -> Any:
+        raise _refusal(ctx.op)
+
+
+def first_order(
+    op: str, gradients: Sequence[Tensor | None], *inputs: Tensor | None
+) -> tuple[Tensor | None, ...]:
+    """``gradients``, which raise where they are differentiated again (gradients of ``inputs``)."""
+    if not torch.is_grad_enabled():  # only under create_graph=True
+        return tuple(gradients)
+    return tuple(
+        None if g is None else _RefuseDoubleBackward.apply(op, g, *inputs) for g in gradients
+    )
+
+
+def register(
+    op: str,
+    schema: str,
+    run: Callable[..., Any],
+    fake: Callable[..., Any],
+    *,
+    tags: Sequence[torch.Tag] = (),
+) -> Any:
+    """Registers ``vae_fast::<op>`` for every device, with the function that tells its shapes."""
+    registered = torch.library.custom_op(
+        f"vae_fast::{op}", run, mutates_args=(), schema=schema, tags=tags
+    )
+    registered.register_fake(fake)
+    return registered
+
+
+def register_backward(op: str, schema: str, run: Callable[..., Any], fake: Callable[..., Any]) -> Any:
+    """``register`` for a backward pass: differentiating it again is refused."""
+
+    def refuse(_ctx: Any, *_gradients: Tensor) -> Any:
+        raise _refusal(op.removesuffix("_backward"))
+
+    registered = register(op, schema, run, fake)
+    registered.register_autograd(refuse, setup_context=lambda ctx, inputs, output: None)
+    return registered
+
+
+def present(gradients: Sequence[Tensor | None], like: Tensor) -> tuple[Tensor, ...]:
+    """Registered ops return tensors only: an empty one stands for a gradient not asked for."""
+    return tuple(like.new_empty(0) if g is None else g for g in gradients)
+
+
+def fake_gradients(needs: Sequence[bool], *inputs: Tensor | None) -> tuple[Tensor, ...]:
+    """What ``present`` returns, by shape: a gradient of each needed input."""
+    like = next(t for t in inputs if t is not None)
+    return tuple(
+        t.new_empty(t.shape) if need and t is not None else like.new_empty(0)
+        for need, t in zip(needs, inputs, strict=True)
+    )
+
+
+def asked_for(needs: Sequence[bool], gradients: Sequence[Tensor]) -> tuple[Tensor | None, ...]:
+    """The inverse of ``present``."""
+    return tuple(g if need else None for need, g in zip(needs, gradients, strict=True))

@@ -1,0 +1,116 @@
+"""Autograd of ``gaussian_kl``."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from vae_fast import _backends
+from vae_fast.autograd import (
+    asked_for,
+    fake_gradients,
+    first_order,
+    present,
+    register,
+    register_backward,
+    uses_dispatcher,
+)
+from vae_fast._backends.reference import compute_dtype
+
+_ARGUMENTS = (
+    "Tensor mean, Tensor logvar, Tensor? prior_mean, Tensor? prior_logvar, int event_dims, "
+    "float logvar_min, float logvar_max, str backend"
+)
+
+
+class GaussianKL(torch.autograd.Function):
+    @staticmethod
+    def forward(
+        ctx: Any,
+        mean: Tensor,
+        logvar: Tensor,
+        prior_mean: Tensor | None,
+        prior_logvar: Tensor | None,
+        event_dims: int,
+        bounds: tuple[float, float],
+        backend: str,
+    ) -> Tensor:
+        inputs = (mean, logvar, prior_mean, prior_logvar)
+        ctx.save_for_backward(*inputs)
+        ctx.options, ctx.backend = (event_dims, bounds), backend
+        return _backends.get(backend).gaussian_kl_forward(*inputs, event_dims, bounds)
+
+    @staticmethod
+    def backward(ctx: Any, grad_kl: Tensor) -> Any:
+        inputs = ctx.saved_tensors
+        gradients = _backends.get(ctx.backend).gaussian_kl_backward(
+            grad_kl, *inputs, *ctx.options, ctx.needs_input_grad[:4]
+        )
+        return *first_order("gaussian_kl", gradients, grad_kl, *inputs), None, None, None
+
+
+def gaussian_kl(
+    mean: Tensor,
+    logvar: Tensor,
+    prior_mean: Tensor | None,
+    prior_logvar: Tensor | None,
+    event_dims: int,
+    bounds: tuple[float, float],
+    backend: str,
+) -> Tensor:
+    inputs = (mean, logvar, prior_mean, prior_logvar)
+    if uses_dispatcher(*inputs):
+        return _gaussian_kl_op(*inputs, event_dims, *bounds, backend)
+    return GaussianKL.apply(*inputs, event_dims, bounds, backend)
+
+
+def _run(*arguments: Any) -> Tensor:
+    *options, logvar_min, logvar_max, backend = arguments
+    return _backends.get(backend).gaussian_kl_forward(*options, (logvar_min, logvar_max))
+
+
+def _fake(
+    mean: Tensor,
+    logvar: Tensor,
+    prior_mean: Tensor | None,
+    prior_logvar: Tensor | None,
+    event_dims: int,
+    *_options: Any,
+) -> Tensor:
+    dtype = compute_dtype(mean, logvar, prior_mean, prior_logvar)
+    return mean.new_empty(mean.shape[: mean.dim() - event_dims], dtype=dtype)
+
+
+def _run_backward(*arguments: Any) -> tuple[Tensor, ...]:
+    *options, logvar_min, logvar_max, backend, needs = arguments
+    gradients = _backends.get(backend).gaussian_kl_backward(
+        *options, (logvar_min, logvar_max), tuple(needs)
+    )
+    return present(gradients, arguments[1])
+
+
+def _fake_backward(grad_kl: Tensor, *arguments: Any) -> tuple[Tensor, ...]:
+    return fake_gradients(arguments[-1], *arguments[:4])
+
+
+def _setup_context(ctx: Any, inputs: tuple[Any, ...], output: Any) -> None:
+    ctx.save_for_backward(*inputs[:4])
+    ctx.options = inputs[4:]
+
+
+def _backward(ctx: Any, grad_kl: Tensor) -> Any:
+    needs = [bool(need) for need in ctx.needs_input_grad[:4]]
+    gradients = _gaussian_kl_backward_op(grad_kl, *ctx.saved_tensors, *ctx.options, needs)
+    return *asked_for(needs, gradients), *(None,) * len(ctx.options)
+
+
+_gaussian_kl_op = register("gaussian_kl", f"({_ARGUMENTS}) -> Tensor", _run, _fake)
+_gaussian_kl_op.register_autograd(_backward, setup_context=_setup_context)
+_gaussian_kl_backward_op = register_backward(
+    "gaussian_kl_backward",
+    f"(Tensor grad_kl, {_ARGUMENTS}, bool[] needs) -> (Tensor, Tensor, Tensor, Tensor)",
+    _run_backward,
+    _fake_backward,
+)

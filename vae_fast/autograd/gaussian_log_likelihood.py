@@ -1,0 +1,114 @@
+"""Autograd of ``gaussian_log_likelihood``."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from vae_fast import _backends
+from vae_fast.autograd import (
+    asked_for,
+    fake_gradients,
+    first_order,
+    present,
+    register,
+    register_backward,
+    uses_dispatcher,
+)
+from vae_fast._backends.reference import compute_dtype
+
+_ARGUMENTS = (
+    "Tensor x, Tensor mean, Tensor? logvar, int event_dims, float logvar_min, float logvar_max, "
+    "str backend"
+)
+
+
+class GaussianLogLikelihood(torch.autograd.Function):
+    @staticmethod
+    def forward(
+        ctx: Any,
+        x: Tensor,
+        mean: Tensor,
+        logvar: Tensor | None,
+        event_dims: int,
+        bounds: tuple[float, float],
+        backend: str,
+    ) -> Tensor:
+        ctx.save_for_backward(x, mean, logvar)
+        ctx.options, ctx.backend = (event_dims, bounds), backend
+        return _backends.get(backend).gaussian_log_likelihood_forward(
+            x, mean, logvar, event_dims, bounds
+        )
+
+    @staticmethod
+    def backward(ctx: Any, grad_ll: Tensor) -> Any:
+        inputs = ctx.saved_tensors
+        gradients = _backends.get(ctx.backend).gaussian_log_likelihood_backward(
+            grad_ll, *inputs, *ctx.options, ctx.needs_input_grad[:3]
+        )
+        gradients = first_order("gaussian_log_likelihood", gradients, grad_ll, *inputs)
+        return *gradients, None, None, None
+
+
+def gaussian_log_likelihood(
+    x: Tensor,
+    mean: Tensor,
+    logvar: Tensor | None,
+    event_dims: int,
+    bounds: tuple[float, float],
+    backend: str,
+) -> Tensor:
+    if uses_dispatcher(x, mean, logvar):
+        return _log_likelihood_op(x, mean, logvar, event_dims, *bounds, backend)
+    return GaussianLogLikelihood.apply(x, mean, logvar, event_dims, bounds, backend)
+
+
+def _run(*arguments: Any) -> Tensor:
+    *options, logvar_min, logvar_max, backend = arguments
+    return _backends.get(backend).gaussian_log_likelihood_forward(
+        *options, (logvar_min, logvar_max)
+    )
+
+
+def _fake(
+    x: Tensor, mean: Tensor, logvar: Tensor | None, event_dims: int, *_options: Any
+) -> Tensor:
+    dtype = compute_dtype(x, mean, logvar)
+    return mean.new_empty(mean.shape[: mean.dim() - event_dims], dtype=dtype)
+
+
+def _run_backward(*arguments: Any) -> tuple[Tensor, ...]:
+    *options, logvar_min, logvar_max, backend, needs = arguments
+    gradients = _backends.get(backend).gaussian_log_likelihood_backward(
+        *options, (logvar_min, logvar_max), tuple(needs)
+    )
+    return present(gradients, arguments[2])
+
+
+def _fake_backward(grad_ll: Tensor, *arguments: Any) -> tuple[Tensor, ...]:
+    return fake_gradients(arguments[-1], *arguments[:3])
+
+
+def _setup_context(ctx: Any, inputs: tuple[Any, ...], output: Any) -> None:
+    ctx.save_for_backward(*inputs[:3])
+    ctx.options = inputs[3:]
+
+
+def _backward(ctx: Any, grad_ll: Tensor) -> Any:
+    needs = [bool(need) for need in ctx.needs_input_grad[:3]]
+    gradients = _log_likelihood_backward_op(grad_ll, *ctx.saved_tensors, *ctx.options, needs)
+    return *asked_for(needs, gradients), *(None,) * len(ctx.options)
+
+
+_log_likelihood_op = register(
+    "gaussian_log_likelihood", f"({_ARGUMENTS}) -> Tensor", _run, _fake
+)
+_log_likelihood_op.register_autograd(_backward, setup_context=_setup_context)
+_log_likelihood_backward_op = register_backward(
+    "gaussian_log_likelihood_backward",
+    f"(Tensor grad_ll, {_ARGUMENTS}, bool[] needs) -> (Tensor, Tensor, Tensor)",
+    _run_backward,
+    _fake_backward,
+)
