@@ -75,7 +75,10 @@ def broadcastable(
         raise ValueError(
             f"{name} must have a shape that broadcasts to {tuple(full)}; got {tuple(shape)}"
         )
-    return value if is_simple_broadcast(shape, full, event_dims) else value.expand(full)
+    if is_simple_broadcast(shape, full, event_dims):
+        return value
+    wide = value if value.dtype is torch.float64 else value.to(torch.float32)
+    return wide.expand(full)  # in float32 already, so that autograd's sum is one of unrounded terms
 
 
 def bounds(logvar_min: float, logvar_max: float) -> tuple[float, float]:

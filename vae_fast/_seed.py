@@ -2,10 +2,23 @@
 
 from __future__ import annotations
 
+import threading
+
 import torch
 from torch import Tensor
 
 SEED_LIMIT = 1 << 64
+
+
+class _Drawn(threading.local):
+    """Where a thread draws its seeds: making a tensor each time costs more than drawing."""
+
+    def __init__(self) -> None:
+        with torch.inference_mode(False):
+            self.seed = torch.empty((), dtype=torch.int64, device="cpu")
+
+
+_drawn = _Drawn()
 
 
 def draw(device: torch.device, generator: torch.Generator | None) -> int | Tensor:
@@ -14,9 +27,11 @@ def draw(device: torch.device, generator: torch.Generator | None) -> int | Tenso
     On the CPU a Python int in [0, 2**64); elsewhere a 0-dim int64 tensor on the device, so that
     nothing waits for it and a captured CUDA graph draws a new one at each replay.
     """
+    if device.type == "cpu":
+        _drawn.seed.random_(-(1 << 63), None, generator=generator)
+        return _drawn.seed.item() % SEED_LIMIT
     seed = torch.empty((), dtype=torch.int64, device=device)
-    seed.random_(-(1 << 63), None, generator=generator)
-    return seed.item() % SEED_LIMIT if device.type == "cpu" else seed
+    return seed.random_(-(1 << 63), None, generator=generator)
 
 
 def to_tensor(seed: int | Tensor, device: torch.device) -> Tensor:

@@ -330,7 +330,8 @@ def noise(
         _checks.integer("num_samples", num_samples, 1, 2**32)
     dtype = torch.get_default_dtype() if dtype is None else dtype
     _checks.dtype("dtype", dtype)
-    device = torch.get_default_device() if device is None else torch.device(device)
+    # torch.get_default_device would end a compiled graph.
+    device = torch.empty(0).device if device is None else torch.device(device)
     name = _backends.choose(backend, device.type)
     arguments = (tuple(shape), event_dims, num_samples, seed, row_offset, dtype, device)
     return reference.noise(*arguments) if name == "reference" else _noise(*arguments, name)

@@ -21,14 +21,23 @@ if(NOT cuda_sources)
   return()
 endif()
 
+# CMake looks for nvcc in CUDACXX and on PATH; a toolkit in its usual places counts as found too.
+# What an earlier run of this build folder did not find is looked for again.
+if(NOT CMAKE_CUDA_COMPILER)
+  unset(CMAKE_CUDA_COMPILER CACHE)
+  find_program(VF_NVCC nvcc HINTS ENV CUDA_HOME ENV CUDA_PATH PATHS /usr/local/cuda PATH_SUFFIXES bin)
+  if(VF_NVCC AND "$ENV{CUDACXX}" STREQUAL "")
+    set(ENV{CUDACXX} ${VF_NVCC})
+  endif()
+endif()
 include(CheckLanguage)
 check_language(CUDA)
 if(NOT CMAKE_CUDA_COMPILER)
   if(VAE_FAST_CUDA STREQUAL "on")
-    message(FATAL_ERROR "VAE_FAST_CUDA=on, but no working CUDA compiler was found. Put nvcc on PATH "
-                        "or name it in CUDACXX, or use VAE_FAST_CUDA=auto or off.")
+    message(FATAL_ERROR "VAE_FAST_CUDA=on, but no working CUDA compiler was found. Put nvcc on PATH, "
+                        "set CUDA_HOME, or name it in CUDACXX; or use VAE_FAST_CUDA=auto or off.")
   endif()
-  message(STATUS "CUDA: skipped, no working CUDA compiler was found (nvcc on PATH, or CUDACXX)")
+  message(STATUS "CUDA: skipped, no working CUDA compiler was found (nvcc on PATH, CUDA_HOME or CUDACXX)")
   return()
 endif()
 
@@ -48,6 +57,7 @@ if(NOT CMAKE_CUDA_ARCHITECTURES AND "$ENV{CUDAARCHS}" STREQUAL "")
 endif()
 
 enable_language(CUDA)
+find_package(CUDAToolkit REQUIRED)
 set(CMAKE_CUDA_STANDARD 17)
 set(CMAKE_CUDA_STANDARD_REQUIRED ON)
 set(CMAKE_CUDA_VISIBILITY_PRESET hidden)
@@ -58,5 +68,7 @@ message(STATUS "CUDA: ${VF_CUDA_VERSION}, architectures ${VF_CUDA_ARCHS}")
 add_library(vf_cuda OBJECT ${cuda_sources})
 target_link_libraries(vf_cuda PRIVATE vf_options)
 target_compile_options(vf_cuda PRIVATE -Xcompiler=-Wall,-Wextra)
-target_link_libraries(vf_kernels INTERFACE $<TARGET_OBJECTS:vf_cuda>)
+# The runtime is linked in, and looks for the driver when it is first used: the module loads on a
+# machine that has neither.
+target_link_libraries(vf_kernels INTERFACE $<TARGET_OBJECTS:vf_cuda> CUDA::cudart_static)
 target_compile_definitions(vf_kernels INTERFACE VF_HAVE_CUDA)

@@ -6,11 +6,12 @@ find_package(pybind11 2.13 CONFIG REQUIRED)
 # NO_EXTRAS: link-time optimisation could carry code across the instruction sets.
 pybind11_add_module(_C MODULE NO_EXTRAS ${CMAKE_CURRENT_SOURCE_DIR}/bindings.cpp)
 target_link_libraries(_C PRIVATE vf_options vf_kernels)
-# The runtime is linked in, and finds the driver by itself at run time: the module loads where there
-# is neither. It stays an ordinary C++ link with no device code to link across files.
-set_target_properties(_C PROPERTIES CUDA_RUNTIME_LIBRARY Static)
+# One symbol goes out. Instantiations of the standard library's templates stay in, where no other
+# library of the process can put its own in their place.
 if(UNIX AND NOT APPLE)
-  target_link_options(_C PRIVATE -Wl,--exclude-libs,ALL)
+  set(exports ${CMAKE_CURRENT_LIST_DIR}/exports.map)
+  target_link_options(_C PRIVATE -Wl,--version-script=${exports})
+  set_target_properties(_C PROPERTIES LINK_DEPENDS ${exports})
 endif()
 
 string(JOIN " " flags ${vf_cxx_flags})

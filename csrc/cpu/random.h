@@ -25,10 +25,11 @@ inline void fill_blocks(uint64_t seed, uint32_t sample, uint64_t first_block, in
       for (int lane = 0; lane < kWidth; ++lane)
         words[1].v[lane] = static_cast<uint32_t>((block + lanes.v[lane]) >> 32);
     }
-    philox4x32_10(words, seed);
+    WideU32 wide[4] = {WideU32(words[0]), WideU32(words[1]), WideU32(words[2]), WideU32(words[3])};
+    philox4x32_10(wide, seed);
     F32 normals[4];
-    box_muller(words[0], words[1], normals[0], normals[1]);
-    box_muller(words[2], words[3], normals[2], normals[3]);
+    box_muller(wide[0].words(), wide[1].words(), normals[0], normals[1]);
+    box_muller(wide[2].words(), wide[3].words(), normals[2], normals[3]);
     store_blocks(p + done, normals);
   }
 }

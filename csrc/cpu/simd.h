@@ -8,7 +8,7 @@
 
 #include "common/philox.h"
 
-#if defined(__AVX2__)
+#if defined(__SSE2__)
 #include <immintrin.h>
 #endif
 
@@ -151,27 +151,51 @@ VF_FN F32 power_of_two(F32 k) {
   return from_bits(bits(k + F32(12582912.0f + 127.0f)) << 23);
 }
 
-VF_FN void multiply_high_low(uint32_t a, U32 b, U32& high, U32& low) {
+// kWidth words in lanes of 64 bits, the even and the odd ones apart, for multiplications: the
+// processor multiplies such lanes in whole, by their low halves. The high halves hold anything.
+// Two vectors also are two chains of work, and one alone would wait for its own results.
+struct WideU32 {
 #if defined(__AVX512F__)
-  const __m512i factor = _mm512_set1_epi32(static_cast<int>(a));
-  const __m512i even = _mm512_mul_epu32(factor, __m512i(b.v));
-  const __m512i odd = _mm512_mul_epu32(factor, _mm512_srli_epi64(__m512i(b.v), 32));
-  low.v = U32::Vector(_mm512_mask_shuffle_epi32(even, 0xAAAA, odd, _MM_PERM_CCAA));
-  high.v = U32::Vector(_mm512_mask_shuffle_epi32(odd, 0x5555, even, _MM_PERM_DDBB));
+  typedef uint64_t Vector __attribute__((vector_size(64)));
 #elif defined(__AVX2__)
-  const __m256i factor = _mm256_set1_epi32(static_cast<int>(a));
-  const __m256i even = _mm256_mul_epu32(factor, __m256i(b.v));
-  const __m256i odd = _mm256_mul_epu32(factor, _mm256_srli_epi64(__m256i(b.v), 32));
-  low.v = U32::Vector(_mm256_blend_epi32(even, _mm256_slli_epi64(odd, 32), 0xAA));
-  high.v = U32::Vector(_mm256_blend_epi32(_mm256_srli_epi64(even, 32), odd, 0xAA));
+  typedef uint64_t Vector __attribute__((vector_size(32)));
 #else
-  for (int i = 0; i < kWidth; ++i) {
-    uint32_t lane_high, lane_low;
-    multiply_high_low(a, static_cast<uint32_t>(b.v[i]), lane_high, lane_low);
-    high.v[i] = lane_high;
-    low.v[i] = lane_low;
-  }
+  typedef uint64_t Vector __attribute__((vector_size(16)));
 #endif
+  Vector even, odd;
+
+  VF_FN WideU32() = default;
+  VF_FN WideU32(Vector even, Vector odd) : even(even), odd(odd) {}
+  VF_FN WideU32(uint32_t scalar) : even(Vector{} + scalar), odd(Vector{} + scalar) {}
+  VF_FN explicit WideU32(U32 a) : even(reinterpret_cast<Vector>(a.v)), odd(even >> 32) {}
+  VF_FN U32 words() const {
+#if defined(__AVX512F__)
+    return U32::Vector(_mm512_mask_shuffle_epi32(__m512i(even), 0xAAAA, __m512i(odd), _MM_PERM_CCAA));
+#elif defined(__AVX2__)
+    return U32::Vector(_mm256_blend_epi32(__m256i(even), __m256i(odd << 32), 0xAA));
+#else
+    return reinterpret_cast<U32::Vector>((even & 0xFFFFFFFFu) | (odd << 32));
+#endif
+  }
+};
+
+VF_FN WideU32 operator^(WideU32 a, WideU32 b) { return {a.even ^ b.even, a.odd ^ b.odd}; }
+
+VF_FN WideU32::Vector multiply_low_halves(uint32_t a, WideU32::Vector b) {
+#if defined(__AVX512F__)
+  return WideU32::Vector(_mm512_mul_epu32(_mm512_set1_epi64(a), __m512i(b)));
+#elif defined(__AVX2__)
+  return WideU32::Vector(_mm256_mul_epu32(_mm256_set1_epi64x(a), __m256i(b)));
+#elif defined(__SSE2__)
+  return WideU32::Vector(_mm_mul_epu32(_mm_set1_epi64x(a), __m128i(b)));
+#else
+  return (b & 0xFFFFFFFFu) * a;
+#endif
+}
+
+VF_FN void multiply_high_low(uint32_t a, WideU32 b, WideU32& high, WideU32& low) {
+  low = {multiply_low_halves(a, b.even), multiply_low_halves(a, b.odd)};
+  high = {low.even >> 32, low.odd >> 32};
 }
 
 // Which of kWidth consecutive blocks of four a lane must work on for store_blocks to be in order.

@@ -21,8 +21,10 @@ def unavailable() -> None:
 
 def compute_dtype(*tensors: Tensor | None) -> torch.dtype:
     """float64 where any input is float64, else float32."""
-    wide = any(t is not None and t.dtype is torch.float64 for t in tensors)
-    return torch.float64 if wide else torch.float32
+    for tensor in tensors:
+        if tensor is not None and tensor.dtype is torch.float64:
+            return torch.float64
+    return torch.float32
 
 
 def _multiply_high_low(a: int, b: Tensor) -> tuple[Tensor, Tensor]:
@@ -118,8 +120,9 @@ def sample_kl(
     if eps is None:
         shape = tuple(mean.shape)
         eps = noise(shape, event_dims, num_samples, seed, row_offset, dtype, mean.device)
-    z = mean.to(dtype) + torch.exp(0.5 * _clamped(logvar, dtype, bounds)) * eps.to(dtype)
-    kl = gaussian_kl(mean, logvar, prior_mean, prior_logvar, event_dims, bounds)
+    m, v = mean.to(dtype), logvar.to(dtype)  # once, so that their gradients are summed unrounded
+    z = m + torch.exp(0.5 * v.clamp(*bounds)) * eps.to(dtype)
+    kl = gaussian_kl(m, v, prior_mean, prior_logvar, event_dims, bounds)
     return z.to(mean.dtype), kl
 
 

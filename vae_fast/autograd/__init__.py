@@ -18,12 +18,16 @@ _PLAIN = (Tensor, torch.nn.Parameter, torch.nn.Buffer)
 
 def uses_dispatcher(*tensors: Tensor | None) -> bool:
     """Whether the call must go through the registered op: someone traces or wraps it."""
-    return (
+    if (
         torch.compiler.is_compiling()
         or torch._C._are_functorch_transforms_active()
-        or any(t is not None and type(t) not in _PLAIN for t in tensors)
         or torch._C._len_torch_dispatch_stack() > 0
-    )
+    ):
+        return True
+    for tensor in tensors:
+        if tensor is not None and type(tensor) not in _PLAIN:
+            return True
+    return False
 
 
 def _refusal(op: str) -> RuntimeError:

@@ -98,7 +98,8 @@ def negative_elbo(
 ) -> tuple[Tensor, Tensor]:
     if uses_dispatcher(x, mean, logvar, kl):
         if not isinstance(beta, Tensor):
-            beta = torch.full((), beta, dtype=torch.float64, device=mean.device)
+            # A product, since the compiler keeps a float it multiplies by open, and burns in others.
+            beta = torch.ones((), dtype=torch.float64, device=mean.device) * beta
         return _negative_elbo_op(
             x, mean, logvar, kl, beta, reduction, event_dims, *bounds, backend
         )

@@ -1,0 +1,173 @@
+// The kernels of one instruction set (VAE_FAST_CPU), called as the bindings call them, against the
+// formulas written out in double. Meant for sanitizers: tensors end where their memory does.
+
+#include <stdexcept>
+#include <string>
+
+#include "check.h"
+#include "tensor.h"
+
+using namespace vae_fast;
+
+namespace {
+
+constexpr DType kDTypes[] = {DType::float64, DType::float32, DType::float16, DType::bfloat16};
+constexpr Shape kShapes[] = {{1, 1}, {3, 5}, {40, 1}, {7, 33}, {2, 1023}, {3, 1024}, {2, 2500},
+                             {130, 64}, {0, 4}, {4, 0}};
+constexpr double kLow = -1.0, kHigh = 1.5;  // so that some log-variances are clamped
+constexpr uint64_t kSeed = 0x0123456789ABCDEF;
+
+double epsilon(DType dtype) {
+  return dtype == DType::float64    ? 1e-13
+         : dtype == DType::float32  ? 4e-6
+         : dtype == DType::float16  ? 1e-3
+                                    : 8e-3;
+}
+
+double clamp(double v) { return v < kLow ? kLow : v > kHigh ? kHigh : v; }
+double gate(double v, double g) { return v >= kLow && v <= kHigh ? g : 0.0; }
+DType sum_dtype(DType dtype) { return dtype == DType::float64 ? dtype : DType::float32; }
+bool wide(DType dtype) { return dtype == DType::float64; }
+
+void test_noise(DType dtype, Shape shape, int threads) {
+  const int64_t plane = shape.rows * shape.cols;
+  Tensor whole(3 * plane, dtype), shifted(3 * plane, dtype);
+  kernels().noise({shape, 3, {kSeed, 0}, whole.output()}, threads, wide(dtype));
+  for (int64_t i = 0; i < whole.count; ++i)
+    CHECK(std::fabs(whole[i]) < 7.0, "element %ld is %g", static_cast<long>(i), whole[i]);
+  if (shape.rows < 2) return;
+  // A later row's noise alone, from its offset.
+  kernels().noise({{1, shape.cols}, 3, {kSeed, 1}, shifted.output()}, threads, wide(dtype));
+  for (int64_t sample = 0; sample < 3; ++sample)
+    for (int64_t d = 0; d < shape.cols; ++d)
+      CHECK(shifted[sample * shape.cols + d] == whole[sample * plane + shape.cols + d],
+            "sample %ld, column %ld", static_cast<long>(sample), static_cast<long>(d));
+}
+
+// eps given, prior full or broadcast over rows: every gradient and reduction against its sum.
+void test_sample_kl(DType dtype, Shape shape, bool general, int threads) {
+  const int64_t n = shape.rows * shape.cols, samples = 2;
+  const double tolerance = epsilon(dtype) * (1.0 + 0.1 * std::sqrt(static_cast<double>(n)));
+  const Tensor mean(n, dtype, 1), logvar(n, dtype, 2), eps(samples * n, dtype, 3);
+  const Tensor prior_mean(shape.cols, dtype, 4), prior_logvar(n, dtype, 5);
+  const Tensor grad_z(samples * n, dtype, 6), grad_kl(shape.rows, sum_dtype(dtype), 7);
+  GaussianInputs inputs{mean.operand(), logvar.operand(), {}, {}, {kLow, kHigh}};
+  if (general) {
+    inputs.prior_mean = prior_mean.strided({shape.rows, shape.cols}, {0, 1});
+    inputs.prior_logvar = prior_logvar.operand();
+  }
+  Tensor z(samples * n, dtype), kl(shape.rows, sum_dtype(dtype));
+  kernels().sample_kl_forward(
+      {shape, samples, inputs, eps.operand(), {}, z.output(), kl.output(Reduction::row)}, threads,
+      wide(dtype));
+  Tensor g_mean(n, dtype), g_logvar(shape.rows, dtype), g_prior_mean(shape.cols, dtype);
+  Tensor g_prior_logvar(1, dtype);
+  GaussianGradients gradients{g_mean.output(), g_logvar.output(Reduction::row), {}, {}};
+  if (general) {
+    gradients.prior_mean = g_prior_mean.output(Reduction::column);
+    gradients.prior_logvar = g_prior_logvar.output(Reduction::total);
+  }
+  kernels().sample_kl_backward({shape, samples, inputs, eps.operand(), {}, grad_z.operand(),
+                                grad_kl.operand(), gradients},
+                               threads, wide(dtype));
+
+  std::vector<double> want_prior_mean(shape.cols, 0.0);
+  double want_prior_logvar = 0;
+  for (int64_t row = 0; row < shape.rows; ++row) {
+    double want_kl = 0, want_logvar = 0;
+    for (int64_t d = 0; d < shape.cols; ++d) {
+      const int64_t i = row * shape.cols + d;
+      const double v = clamp(logvar[i]), p_m = general ? prior_mean[d] : 0.0;
+      const double p_v = general ? clamp(prior_logvar[i]) : 0.0, difference = mean[i] - p_m;
+      const double square = difference * difference * std::exp(-p_v), ratio = std::expm1(v - p_v);
+      want_kl += 0.5 * (square + ratio - (v - p_v));
+      double through_mean = 0, through_logvar = 0;
+      for (int64_t sample = 0; sample < samples; ++sample) {
+        const int64_t j = sample * n + i;
+        CHECK(close(z[j], mean[i] + std::exp(0.5 * v) * eps[j], tolerance), "z %ld: %g",
+              static_cast<long>(j), z[j]);
+        through_mean += grad_z[j];
+        through_logvar += 0.5 * grad_z[j] * std::exp(0.5 * v) * eps[j];
+      }
+      const double want_mean = through_mean + grad_kl[row] * difference * std::exp(-p_v);
+      CHECK(close(g_mean[i], want_mean, tolerance), "%ld: %g, not %g", static_cast<long>(i),
+            g_mean[i], want_mean);
+      want_logvar += gate(logvar[i], through_logvar + grad_kl[row] * 0.5 * ratio);
+      if (!general) continue;
+      want_prior_mean[d] -= grad_kl[row] * difference * std::exp(-p_v);
+      want_prior_logvar += gate(prior_logvar[i], -0.5 * grad_kl[row] * (square + ratio));
+    }
+    CHECK(close(kl[row], want_kl, tolerance), "%g, not %g", kl[row], want_kl);
+    CHECK(close(g_logvar[row], want_logvar, tolerance), "%g, not %g", g_logvar[row], want_logvar);
+  }
+  if (!general) return;
+  for (int64_t d = 0; d < shape.cols; ++d)
+    CHECK(close(g_prior_mean[d], want_prior_mean[d], tolerance), "%g, not %g", g_prior_mean[d],
+          want_prior_mean[d]);
+  CHECK(close(g_prior_logvar[0], want_prior_logvar, tolerance), "%g, not %g", g_prior_logvar[0],
+        want_prior_logvar);
+}
+
+// x with columns in reverse order of memory strides, logvar absent, shared by column, or full.
+void test_negative_elbo(DType dtype, Shape shape, int logvar_kind, int threads) {
+  const int64_t n = shape.rows * shape.cols;
+  const double tolerance = epsilon(dtype) * (1.0 + 0.1 * std::sqrt(static_cast<double>(n)));
+  const Tensor x(n, DType::float32, 11), mean(n, dtype, 12), kl(shape.rows, DType::float32, 13);
+  const Tensor logvar(logvar_kind == 1 ? shape.cols : n, dtype, 14);
+  LikelihoodInputs inputs{x.strided({shape.rows, shape.cols}, {1, shape.rows}), mean.operand(), {},
+                          {kLow, kHigh}};
+  if (logvar_kind == 1) inputs.logvar = logvar.strided({shape.rows, shape.cols}, {0, 1});
+  if (logvar_kind == 2) inputs.logvar = logvar.operand();
+  Tensor loss(1, sum_dtype(dtype)), ll(shape.rows, sum_dtype(dtype)), g_mean(n, dtype);
+  Tensor g_logvar(logvar.count, dtype);
+  LikelihoodGradients gradients{{}, g_mean.output(), {}};
+  if (logvar_kind != 0)
+    gradients.logvar = g_logvar.output(logvar_kind == 1 ? Reduction::column : Reduction::full);
+  kernels().negative_elbo_forward({shape, 1, inputs, kl.operand(), 0.5, LossReduction::sum,
+                                   loss.output(), ll.output(Reduction::row), gradients},
+                                  threads, wide(dtype));
+  double want_loss = 0;
+  std::vector<double> want_logvar(logvar.count, 0.0);
+  for (int64_t row = 0; row < shape.rows; ++row) {
+    double want_ll = 0;
+    for (int64_t d = 0; d < shape.cols; ++d) {
+      const int64_t i = row * shape.cols + d, k = logvar_kind == 1 ? d : i;
+      const double raw = logvar_kind == 0 ? 0.0 : logvar[k];
+      const double v = clamp(raw), difference = x[d * shape.rows + row] - mean[i];
+      const double square = difference * difference * std::exp(-v);
+      want_ll -= 0.5 * (std::log(2 * M_PI) + v + square);
+      const double want = -difference * std::exp(-v);
+      CHECK(close(g_mean[i], want, tolerance), "%g, not %g", g_mean[i], want);
+      if (logvar_kind != 0) want_logvar[k] += gate(raw, -0.5 * (square - 1.0));
+    }
+    CHECK(close(ll[row], want_ll, tolerance), "%g, not %g", ll[row], want_ll);
+    want_loss += 0.5 * kl[row] - want_ll;
+  }
+  CHECK(close(loss[0], want_loss, tolerance), "%g, not %g", loss[0], want_loss);
+  if (logvar_kind != 0)
+    for (int64_t k = 0; k < logvar.count; ++k)
+      CHECK(close(g_logvar[k], want_logvar[k], tolerance), "%g, not %g", g_logvar[k],
+            want_logvar[k]);
+}
+
+}  // namespace
+
+int main() {
+  try {
+    std::printf("kernels: %s\n", kernels().name);
+  } catch (const std::runtime_error& error) {
+    std::printf("skipped: %s\n", error.what());
+    return 77;
+  }
+  for (const DType dtype : kDTypes) {
+    for (const Shape shape : kShapes) {
+      for (const int threads : {1, 3}) {
+        test_noise(dtype, shape, threads);
+        for (const bool general : {false, true}) test_sample_kl(dtype, shape, general, threads);
+        for (const int kind : {0, 1, 2}) test_negative_elbo(dtype, shape, kind, threads);
+      }
+    }
+  }
+  std::printf("%d failures\n", failures());
+  return failures() == 0 ? 0 : 1;
+}
