@@ -99,9 +99,18 @@ def get(name: str) -> ModuleType:
     return loaded
 
 
-def _choose(asked: str | None, device_type: str) -> str:
+def _choose(asked: str | None, device_type: str, transformed: bool) -> str:
     if asked is None and _ENVIRONMENT_DEFAULT is not None:
         asked = _check_name(_ENVIRONMENT_DEFAULT, "the environment variable VAE_FAST_BACKEND")
+    elif asked is not None:
+        _check_name(asked, "backend")
+    if transformed:  # by torch.func: only plain PyTorch has its rules
+        if asked in (None, "reference"):
+            return "reference"
+        raise BackendUnavailableError(
+            f"backend {asked!r} cannot run under torch.func's transforms (grad, vmap, ...); use "
+            'backend="reference" there, or torch.autograd'
+        )
     if asked is None:
         return next(
             name
@@ -109,7 +118,6 @@ def _choose(asked: str | None, device_type: str) -> str:
             if (not entry.devices or device_type in entry.devices)
             and not isinstance(_load(name), Unavailable)
         )
-    _check_name(asked, "backend")
     devices = _TABLE[asked].devices
     if devices and device_type not in devices:
         raise BackendUnavailableError(
@@ -120,19 +128,23 @@ def _choose(asked: str | None, device_type: str) -> str:
     return asked
 
 
-_choices: dict[tuple[str | None, str], str] = {}
+_choices: dict[tuple[str | None, str, bool], str] = {}
 
 
-@torch.compiler.assume_constant_result
 def choose(asked: str | None, device_type: str) -> str:
     """The name of the backend for tensors on ``device_type``.
 
     Raises:
         ValueError: ``asked``, or VAE_FAST_BACKEND where it is None, is not a backend's name.
-        BackendUnavailableError: that backend is not available, or runs another device.
+        BackendUnavailableError: that backend is not available, runs another device, or has no
+            rules for an active torch.func transform.
     """
-    key = (asked, device_type)
+    key = (asked, device_type, torch._C._are_functorch_transforms_active())
     name = _choices.get(key)
     if name is None:
-        name = _choices[key] = _choose(asked, device_type)
+        name = _choices[key] = _choose(*key)
     return name
+
+
+# What torch.compiler.assume_constant_result sets; calling that would import the whole compiler.
+choose._dynamo_marked_constant = True  # type: ignore[attr-defined]

@@ -1,7 +1,8 @@
 """The compiled C++ kernels: allocates the outputs and passes pointers to ``vae_fast._C``.
 
-A tensor goes down as ``(pointer, dtype, strides)``, strides being None where it is contiguous and
-has the op's own shape; an output as ``(pointer, dtype, reduction)``.
+A tensor goes down as ``(pointer, dtype, strides, tensor)``, strides being None where it is
+contiguous and has the op's own shape, and the tensor being there to stay alive; an output as
+``(pointer, dtype, reduction)``.
 """
 
 from __future__ import annotations
@@ -39,9 +40,11 @@ def unavailable() -> Unavailable | None:
 def _operand(tensor: Tensor | None, shape: torch.Size) -> tuple[Any, ...] | None:
     if tensor is None:
         return None
+    if tensor.is_neg():  # a view whose memory holds the negated values
+        tensor = tensor.resolve_neg()
     if tensor.shape == shape and tensor.is_contiguous():
-        return tensor.data_ptr(), _CODES[tensor.dtype], None
-    return tensor.data_ptr(), _CODES[tensor.dtype], tensor.expand(shape).stride()
+        return tensor.data_ptr(), _CODES[tensor.dtype], None, tensor
+    return tensor.data_ptr(), _CODES[tensor.dtype], tensor.expand(shape).stride(), tensor
 
 
 def _output(tensor: Tensor) -> tuple[int, int, int]:

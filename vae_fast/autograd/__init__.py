@@ -1,8 +1,8 @@
 """Autograd of the ops, a file each.
 
 In eager mode an op is a ``torch.autograd.Function`` around its backend, outside the dispatcher,
-which costs more than a small kernel. The compiler, tensor subclasses (fake tensors among them) and
-function transforms get the same functions as registered ops, ``torch.ops.vae_fast.*``.
+which costs more than a small kernel. The compiler, dispatch modes and tensor subclasses (fake tensors
+among them) get the same functions as registered ops, ``torch.ops.vae_fast.*``.
 """
 
 from __future__ import annotations
@@ -18,11 +18,7 @@ _PLAIN = (Tensor, torch.nn.Parameter, torch.nn.Buffer)
 
 def uses_dispatcher(*tensors: Tensor | None) -> bool:
     """Whether the call must go through the registered op: someone traces or wraps it."""
-    if (
-        torch.compiler.is_compiling()
-        or torch._C._are_functorch_transforms_active()
-        or torch._C._len_torch_dispatch_stack() > 0
-    ):
+    if torch.compiler.is_compiling() or torch._C._len_torch_dispatch_stack() > 0:
         return True
     for tensor in tensors:
         if tensor is not None and type(tensor) not in _PLAIN:

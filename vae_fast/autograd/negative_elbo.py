@@ -81,8 +81,9 @@ class NegativeELBO(torch.autograd.Function):
 
 
 def _grad_kl(grad_loss: Tensor, kl: Tensor, beta: float | Tensor, reduction: str) -> Tensor:
-    scale = beta / kl.numel() if reduction == "mean" else beta
-    return (grad_loss * scale).to(kl.dtype).expand(kl.shape)
+    scale = beta / max(kl.numel(), 1) if reduction == "mean" else beta
+    # A hook may write to it, so it is not left expanded.
+    return (grad_loss * scale).to(kl.dtype).expand(kl.shape).contiguous()
 
 
 def negative_elbo(
