@@ -69,7 +69,7 @@ def broadcastable(
     if shape == full:
         return value
     fits = len(shape) <= len(full) and all(
-        s == f or s == 1 for s, f in zip(reversed(shape), reversed(full))
+        s == f or s == 1 for s, f in zip(reversed(shape), reversed(full), strict=False)
     )
     if not fits:
         raise ValueError(
@@ -125,8 +125,6 @@ def noise_source(
             raise ValueError("eps must not require a gradient: it is noise; got requires_grad=True")
     if generator is not None:
         if not isinstance(generator, torch.Generator):
-            raise TypeError(
-                f"generator must be a torch.Generator; got {type(generator).__name__}"
-            )
+            raise TypeError(f"generator must be a torch.Generator; got {type(generator).__name__}")
         if generator.device.type != device.type:
             raise ValueError(f"generator must be on {device}; got {generator.device}")

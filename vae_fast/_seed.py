@@ -29,7 +29,7 @@ def draw(device: torch.device, generator: torch.Generator | None) -> int | Tenso
     """
     if device.type == "cpu":
         _drawn.seed.random_(-(1 << 63), None, generator=generator)
-        return _drawn.seed.item() % SEED_LIMIT
+        return int(_drawn.seed.item()) % SEED_LIMIT
     seed = torch.empty((), dtype=torch.int64, device=device)
     return seed.random_(-(1 << 63), None, generator=generator)
 
@@ -38,8 +38,9 @@ def to_tensor(seed: int | Tensor, device: torch.device) -> Tensor:
     """``seed`` as a 0-dim int64 tensor with the same 64 bits."""
     if isinstance(seed, Tensor):
         return seed
-    return torch.full((), seed - SEED_LIMIT if seed >= SEED_LIMIT // 2 else seed, dtype=torch.int64,
-                      device=device)
+    return torch.full(
+        (), seed - SEED_LIMIT if seed >= SEED_LIMIT // 2 else seed, dtype=torch.int64, device=device
+    )
 
 
 def to_int(seed: int | Tensor) -> int:

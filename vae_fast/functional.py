@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 
 from vae_fast import _backends, _checks
+from vae_fast._backends import reference
 from vae_fast.autograd.gaussian_kl import gaussian_kl as _gaussian_kl
 from vae_fast.autograd.gaussian_log_likelihood import (
     gaussian_log_likelihood as _gaussian_log_likelihood,
@@ -19,7 +20,6 @@ from vae_fast.autograd.negative_elbo import negative_elbo as _negative_elbo
 from vae_fast.autograd.noise import draw_seed
 from vae_fast.autograd.noise import noise as _noise
 from vae_fast.autograd.sample_kl import sample_kl as _sample_kl
-from vae_fast._backends import reference
 
 LOGVAR_MIN, LOGVAR_MAX = -30.0, 20.0
 

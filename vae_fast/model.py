@@ -249,9 +249,9 @@ class FusedVAE(nn.Module):
         if not isinstance(num, int) or num < 0:
             raise ValueError(f"num must be an int of at least 0; got {num!r}")
         reference = next(self.parameters())
-        zeros = torch.zeros(
-            (), dtype=reference.dtype, device=reference.device
-        ).expand(num, *self.latent_shape)
+        zeros = torch.zeros((), dtype=reference.dtype, device=reference.device).expand(
+            num, *self.latent_shape
+        )
         z, _ = functional.sample_kl(zeros, zeros, seed=seed, backend=self.backend)
         mean, logvar = self.decode(z)
         if not add_noise:

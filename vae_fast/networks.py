@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from itertools import pairwise
 
 from torch import Tensor, nn
 
@@ -31,7 +32,7 @@ class GaussianMLP(nn.Module):
         super().__init__()
         widths = [math.prod(input_shape), *hidden_dims]
         layers: list[nn.Module] = [nn.Flatten()]
-        for width, next_width in zip(widths, widths[1:], strict=False):
+        for width, next_width in pairwise(widths):
             layers += [nn.Linear(width, next_width), nn.ReLU()]
         self.hidden = nn.Sequential(*layers)
         # A layer an output: halves of one wide layer's output would not be contiguous.

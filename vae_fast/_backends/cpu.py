@@ -138,9 +138,10 @@ def sample_kl_forward(
     z = _empty_like(mean) if num_samples is None else torch.empty(z_shape, dtype=mean.dtype)
     kl = torch.empty(shape[: len(shape) - event_dims], dtype=dtype)
     _C.sample_kl_forward(
-        shape, event_dims, num_samples or 1, _operands(tensors, shape), _sampled(eps, z_shape, num_samples),
-        0 if seed is None else _seed.to_int(seed), row_offset % 2**64, bounds, _output(z),
-        _row_output(kl), torch.get_num_threads(), dtype is torch.float64,
+        shape, event_dims, num_samples or 1, _operands(tensors, shape),
+        _sampled(eps, z_shape, num_samples), 0 if seed is None else _seed.to_int(seed),
+        row_offset % 2**64, bounds, _output(z), _row_output(kl), torch.get_num_threads(),
+        dtype is torch.float64,
     )  # fmt: skip
     return z, kl
 
@@ -313,9 +314,7 @@ def negative_elbo_backward(
     rows = math.prod(batch_shape) if reduction == "mean" else 1
     grad_ll = (grad_loss * (-1.0 / (max(rows, 1) * samples))).expand(batch_shape)
     grad_ll = grad_ll.expand(mean.shape[: mean.dim() - event_dims])
-    return gaussian_log_likelihood_backward(
-        grad_ll, x, mean, logvar, event_dims, bounds, needs
-    )
+    return gaussian_log_likelihood_backward(grad_ll, x, mean, logvar, event_dims, bounds, needs)
 
 
 def scale_(gradients: tuple[Tensor | None, ...], factor: Tensor) -> None:

@@ -118,6 +118,7 @@ def sample_kl(
 ) -> tuple[Tensor, Tensor]:  # z [*batch, *event], behind num_samples where given; kl [*batch]
     dtype = compute_dtype(mean, logvar, prior_mean, prior_logvar)
     if eps is None:
+        assert seed is not None
         shape = tuple(mean.shape)
         eps = noise(shape, event_dims, num_samples, seed, row_offset, dtype, mean.device)
     m, v = mean.to(dtype), logvar.to(dtype)  # once, so that their gradients are summed unrounded

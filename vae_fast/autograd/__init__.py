@@ -1,8 +1,8 @@
 """Autograd of the ops, a file each.
 
 In eager mode an op is a ``torch.autograd.Function`` around its backend, outside the dispatcher,
-which costs more than a small kernel. The compiler, dispatch modes and tensor subclasses (fake tensors
-among them) get the same functions as registered ops, ``torch.ops.vae_fast.*``.
+which costs more than a small kernel. The compiler, dispatch modes and tensor subclasses (fake
+tensors among them) get the same functions as registered ops, ``torch.ops.vae_fast.*``.
 """
 
 from __future__ import annotations
@@ -13,6 +13,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from vae_fast import _backends
+
 _PLAIN = (Tensor, torch.nn.Parameter, torch.nn.Buffer)
 
 
@@ -20,7 +22,8 @@ def uses_dispatcher(*tensors: Tensor | None) -> bool:
     """Whether the call must go through the registered op: someone traces or wraps it."""
     if torch.compiler.is_compiling() or torch._C._len_torch_dispatch_stack() > 0:
         return True
-    for tensor in tensors:
+    # A loop: any() with a generator would take longer than all the other checks.
+    for tensor in tensors:  # noqa: SIM110
         if tensor is not None and type(tensor) not in _PLAIN:
             return True
     return False
@@ -71,7 +74,9 @@ def register(
     return registered
 
 
-def register_backward(op: str, schema: str, run: Callable[..., Any], fake: Callable[..., Any]) -> Any:
+def register_backward(
+    op: str, schema: str, run: Callable[..., Any], fake: Callable[..., Any]
+) -> Any:
     """``register`` for a backward pass: differentiating it again is refused."""
 
     def refuse(_ctx: Any, *_gradients: Tensor) -> Any:
@@ -82,14 +87,38 @@ def register_backward(op: str, schema: str, run: Callable[..., Any], fake: Calla
     return registered
 
 
-def present(gradients: Sequence[Tensor | None], like: Tensor) -> tuple[Tensor, ...]:
-    """Registered ops return tensors only: an empty one stands for a gradient not asked for."""
-    return tuple(like.new_empty(0) if g is None else g for g in gradients)
+def runner(function: str) -> Callable[..., Any]:
+    """The backend's function as a registered op calls it: bounds apart, the backend's name last."""
+
+    def run(*arguments: Any) -> Any:
+        *options, logvar_min, logvar_max, backend = arguments
+        return getattr(_backends.get(backend), function)(*options, (logvar_min, logvar_max))
+
+    return run
 
 
-def fake_gradients(needs: Sequence[bool], *inputs: Tensor | None) -> tuple[Tensor, ...]:
-    """What ``present`` returns, by shape: a gradient of each needed input."""
-    like = next(t for t in inputs if t is not None)
+def backward_runner(function: str) -> Callable[..., tuple[Tensor, ...]]:
+    """``runner`` for a backward pass, whose last argument says which gradients are needed.
+
+    Registered ops return tensors only: an empty one stands for a gradient not asked for.
+    """
+
+    def run(*arguments: Any) -> tuple[Tensor, ...]:
+        *options, logvar_min, logvar_max, backend, needs = arguments
+        like = next(t for t in options if t is not None)
+        gradients = getattr(_backends.get(backend), function)(
+            *options, (logvar_min, logvar_max), tuple(needs)
+        )
+        return tuple(like.new_empty(0) if g is None else g for g in gradients)
+
+    return run
+
+
+def fake_gradients(
+    needs: Sequence[bool], upstream: Sequence[Tensor | None], inputs: Sequence[Tensor | None]
+) -> tuple[Tensor, ...]:
+    """What ``backward_runner`` returns, by shape: a gradient of each needed input."""
+    like = next(t for t in (*upstream, *inputs) if t is not None)
     return tuple(
         t.new_empty(t.shape) if need and t is not None else like.new_empty(0)
         for need, t in zip(needs, inputs, strict=True)
@@ -97,5 +126,5 @@ def fake_gradients(needs: Sequence[bool], *inputs: Tensor | None) -> tuple[Tenso
 
 
 def asked_for(needs: Sequence[bool], gradients: Sequence[Tensor]) -> tuple[Tensor | None, ...]:
-    """The inverse of ``present``."""
+    """The gradients with None for those not asked for."""
     return tuple(g if need else None for need, g in zip(needs, gradients, strict=True))

@@ -8,16 +8,17 @@ import torch
 from torch import Tensor
 
 from vae_fast import _backends
+from vae_fast._backends.reference import compute_dtype
 from vae_fast.autograd import (
     asked_for,
+    backward_runner,
     fake_gradients,
     first_order,
-    present,
     register,
     register_backward,
+    runner,
     uses_dispatcher,
 )
-from vae_fast._backends.reference import compute_dtype
 
 _ARGUMENTS = (
     "Tensor mean, Tensor logvar, Tensor? prior_mean, Tensor? prior_logvar, int event_dims, "
@@ -66,11 +67,6 @@ def gaussian_kl(
     return GaussianKL.apply(*inputs, event_dims, bounds, backend)
 
 
-def _run(*arguments: Any) -> Tensor:
-    *options, logvar_min, logvar_max, backend = arguments
-    return _backends.get(backend).gaussian_kl_forward(*options, (logvar_min, logvar_max))
-
-
 def _fake(
     mean: Tensor,
     logvar: Tensor,
@@ -83,16 +79,8 @@ def _fake(
     return mean.new_empty(mean.shape[: mean.dim() - event_dims], dtype=dtype)
 
 
-def _run_backward(*arguments: Any) -> tuple[Tensor, ...]:
-    *options, logvar_min, logvar_max, backend, needs = arguments
-    gradients = _backends.get(backend).gaussian_kl_backward(
-        *options, (logvar_min, logvar_max), tuple(needs)
-    )
-    return present(gradients, arguments[1])
-
-
 def _fake_backward(grad_kl: Tensor, *arguments: Any) -> tuple[Tensor, ...]:
-    return fake_gradients(arguments[-1], *arguments[:4])
+    return fake_gradients(arguments[-1], (grad_kl,), arguments[:4])
 
 
 def _setup_context(ctx: Any, inputs: tuple[Any, ...], output: Any) -> None:
@@ -106,11 +94,13 @@ def _backward(ctx: Any, grad_kl: Tensor) -> Any:
     return *asked_for(needs, gradients), *(None,) * len(ctx.options)
 
 
-_gaussian_kl_op = register("gaussian_kl", f"({_ARGUMENTS}) -> Tensor", _run, _fake)
+_gaussian_kl_op = register(
+    "gaussian_kl", f"({_ARGUMENTS}) -> Tensor", runner("gaussian_kl_forward"), _fake
+)
 _gaussian_kl_op.register_autograd(_backward, setup_context=_setup_context)
 _gaussian_kl_backward_op = register_backward(
     "gaussian_kl_backward",
     f"(Tensor grad_kl, {_ARGUMENTS}, bool[] needs) -> (Tensor, Tensor, Tensor, Tensor)",
-    _run_backward,
+    backward_runner("gaussian_kl_backward"),
     _fake_backward,
 )

@@ -8,16 +8,17 @@ import torch
 from torch import Tensor
 
 from vae_fast import _backends
+from vae_fast._backends.reference import compute_dtype
 from vae_fast.autograd import (
     asked_for,
+    backward_runner,
     fake_gradients,
     first_order,
-    present,
     register,
     register_backward,
+    runner,
     uses_dispatcher,
 )
-from vae_fast._backends.reference import compute_dtype
 
 _ARGUMENTS = (
     "Tensor x, Tensor mean, Tensor? logvar, int event_dims, float logvar_min, float logvar_max, "
@@ -65,13 +66,6 @@ def gaussian_log_likelihood(
     return GaussianLogLikelihood.apply(x, mean, logvar, event_dims, bounds, backend)
 
 
-def _run(*arguments: Any) -> Tensor:
-    *options, logvar_min, logvar_max, backend = arguments
-    return _backends.get(backend).gaussian_log_likelihood_forward(
-        *options, (logvar_min, logvar_max)
-    )
-
-
 def _fake(
     x: Tensor, mean: Tensor, logvar: Tensor | None, event_dims: int, *_options: Any
 ) -> Tensor:
@@ -79,16 +73,8 @@ def _fake(
     return mean.new_empty(mean.shape[: mean.dim() - event_dims], dtype=dtype)
 
 
-def _run_backward(*arguments: Any) -> tuple[Tensor, ...]:
-    *options, logvar_min, logvar_max, backend, needs = arguments
-    gradients = _backends.get(backend).gaussian_log_likelihood_backward(
-        *options, (logvar_min, logvar_max), tuple(needs)
-    )
-    return present(gradients, arguments[2])
-
-
 def _fake_backward(grad_ll: Tensor, *arguments: Any) -> tuple[Tensor, ...]:
-    return fake_gradients(arguments[-1], *arguments[:3])
+    return fake_gradients(arguments[-1], (grad_ll,), arguments[:3])
 
 
 def _setup_context(ctx: Any, inputs: tuple[Any, ...], output: Any) -> None:
@@ -103,12 +89,15 @@ def _backward(ctx: Any, grad_ll: Tensor) -> Any:
 
 
 _log_likelihood_op = register(
-    "gaussian_log_likelihood", f"({_ARGUMENTS}) -> Tensor", _run, _fake
+    "gaussian_log_likelihood",
+    f"({_ARGUMENTS}) -> Tensor",
+    runner("gaussian_log_likelihood_forward"),
+    _fake,
 )
 _log_likelihood_op.register_autograd(_backward, setup_context=_setup_context)
 _log_likelihood_backward_op = register_backward(
     "gaussian_log_likelihood_backward",
     f"(Tensor grad_ll, {_ARGUMENTS}, bool[] needs) -> (Tensor, Tensor, Tensor)",
-    _run_backward,
+    backward_runner("gaussian_log_likelihood_backward"),
     _fake_backward,
 )

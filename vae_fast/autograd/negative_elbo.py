@@ -13,16 +13,16 @@ import torch
 from torch import Tensor
 
 from vae_fast import _backends
+from vae_fast._backends.reference import compute_dtype
 from vae_fast.autograd import (
     asked_for,
+    backward_runner,
     fake_gradients,
     first_order,
-    present,
     register,
     register_backward,
     uses_dispatcher,
 )
-from vae_fast._backends.reference import compute_dtype
 
 
 class NegativeELBO(torch.autograd.Function):
@@ -99,11 +99,9 @@ def negative_elbo(
 ) -> tuple[Tensor, Tensor]:
     if uses_dispatcher(x, mean, logvar, kl):
         if not isinstance(beta, Tensor):
-            # A product, since the compiler keeps a float it multiplies by open, and burns in others.
+            # A product: the compiler leaves a float open if it multiplies, and burns in others.
             beta = torch.ones((), dtype=torch.float64, device=mean.device) * beta
-        return _negative_elbo_op(
-            x, mean, logvar, kl, beta, reduction, event_dims, *bounds, backend
-        )
+        return _negative_elbo_op(x, mean, logvar, kl, beta, reduction, event_dims, *bounds, backend)
     if not torch.is_grad_enabled():
         return _backends.get(backend).negative_elbo_forward(
             x, mean, logvar, kl, beta, reduction, event_dims, bounds, (False, False)
@@ -137,16 +135,8 @@ def _fake(
     )
 
 
-def _run_backward(*arguments: Any) -> tuple[Tensor, ...]:
-    *options, logvar_min, logvar_max, backend, needs = arguments
-    gradients = _backends.get(backend).negative_elbo_backward(
-        *options, (logvar_min, logvar_max), tuple(needs)
-    )
-    return present(gradients, arguments[2])
-
-
 def _fake_backward(grad_loss: Tensor, *arguments: Any) -> tuple[Tensor, ...]:
-    return fake_gradients(arguments[-1], *arguments[:3])
+    return fake_gradients(arguments[-1], (grad_loss,), arguments[:3])
 
 
 def _setup_context(ctx: Any, inputs: tuple[Any, ...], output: Any) -> None:
@@ -182,6 +172,6 @@ _negative_elbo_backward_op = register_backward(
     "negative_elbo_backward",
     "(Tensor grad_loss, Tensor x, Tensor mean, Tensor? logvar, str reduction, int event_dims, "
     "float logvar_min, float logvar_max, str backend, bool[] needs) -> (Tensor, Tensor, Tensor)",
-    _run_backward,
+    backward_runner("negative_elbo_backward"),
     _fake_backward,
 )

@@ -1,4 +1,4 @@
-"""``vae_fast::noise`` and the drawing of seeds, as the compiler sees them. Neither has a gradient."""
+"""``vae_fast::noise`` and the drawing of seeds, as the compiler sees them, without gradients."""
 
 from __future__ import annotations
 
@@ -75,9 +75,7 @@ def noise(
 ) -> Tensor:
     if torch.compiler.is_compiling() or torch._C._len_torch_dispatch_stack() > 0:
         seed = _seed.to_tensor(seed, device)
-        return _noise_op(
-            shape, event_dims, num_samples, seed, row_offset, dtype, device, backend
-        )
+        return _noise_op(shape, event_dims, num_samples, seed, row_offset, dtype, device, backend)
     return _backends.get(backend).noise(
         shape, event_dims, num_samples, seed, row_offset, dtype, device
     )

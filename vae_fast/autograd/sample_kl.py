@@ -8,16 +8,17 @@ import torch
 from torch import Tensor
 
 from vae_fast import _backends, _seed
+from vae_fast._backends.reference import compute_dtype
 from vae_fast.autograd import (
     asked_for,
+    backward_runner,
     fake_gradients,
     first_order,
-    present,
     register,
     register_backward,
+    runner,
     uses_dispatcher,
 )
-from vae_fast._backends.reference import compute_dtype
 
 _OPTIONS = (
     "Tensor? eps, Tensor? seed, SymInt? num_samples, int event_dims, SymInt row_offset, "
@@ -80,11 +81,6 @@ def sample_kl(
     return SampleKL.apply(mean, logvar, prior_mean, prior_logvar, eps, options, backend)
 
 
-def _run(*arguments: Any) -> tuple[Tensor, Tensor]:
-    *options, logvar_min, logvar_max, backend = arguments
-    return _backends.get(backend).sample_kl_forward(*options, (logvar_min, logvar_max))
-
-
 def _fake(
     mean: Tensor,
     logvar: Tensor,
@@ -102,18 +98,10 @@ def _fake(
     return mean.new_empty(shape), mean.new_empty(batch, dtype=dtype)
 
 
-def _run_backward(*arguments: Any) -> tuple[Tensor, ...]:
-    *options, logvar_min, logvar_max, backend, needs = arguments
-    gradients = _backends.get(backend).sample_kl_backward(
-        *options, (logvar_min, logvar_max), tuple(needs)
-    )
-    return present(gradients, arguments[2])
-
-
 def _fake_backward(
     grad_z: Tensor | None, grad_kl: Tensor | None, *arguments: Any
 ) -> tuple[Tensor, ...]:
-    return fake_gradients(arguments[-1], *arguments[:4])
+    return fake_gradients(arguments[-1], (grad_z, grad_kl), arguments[:4])
 
 
 def _setup_context(ctx: Any, inputs: tuple[Any, ...], output: Any) -> None:
@@ -129,13 +117,13 @@ def _backward(ctx: Any, grad_z: Tensor | None, grad_kl: Tensor | None) -> Any:
 
 
 _sample_kl_op = register(
-    "sample_kl", f"({_INPUTS}, {_OPTIONS}) -> (Tensor, Tensor)", _run, _fake
+    "sample_kl", f"({_INPUTS}, {_OPTIONS}) -> (Tensor, Tensor)", runner("sample_kl_forward"), _fake
 )
 _sample_kl_op.register_autograd(_backward, setup_context=_setup_context)
 _sample_kl_backward_op = register_backward(
     "sample_kl_backward",
     f"(Tensor? grad_z, Tensor? grad_kl, {_INPUTS}, {_OPTIONS}, bool[] needs) "
     "-> (Tensor, Tensor, Tensor, Tensor)",
-    _run_backward,
+    backward_runner("sample_kl_backward"),
     _fake_backward,
 )
