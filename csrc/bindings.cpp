@@ -1,4 +1,5 @@
-// The module vae_fast._C: tensors come in as (pointer, dtype, strides or None) and go to the kernels.
+// The module vae_fast._C: inputs come as (pointer, dtype, strides or None, ...), outputs as
+// (pointer, dtype, reduction), and go to the kernels.
 //
 // Nothing here knows Torch, so one build serves every version of it. Arguments have been checked in
 // vae_fast.functional; the GIL is released while a kernel runs.
@@ -128,9 +129,12 @@ PYBIND11_MODULE(_C, m) {
            const py::object& eps, uint64_t seed, uint64_t row_offset, const py::tuple& bounds,
            const py::object& z, const py::object& kl, int threads, bool wide) {
           launch(&Kernels::sample_kl_forward,
-                 SampleKLArgs{shape_of(sizes, event_dims), samples,
+                 SampleKLArgs{shape_of(sizes, event_dims),
+                              samples,
                               gaussian_inputs(inputs, sizes, bounds),
-                              operand(eps, behind(samples, sizes)), {seed, row_offset}, output(z),
+                              operand(eps, behind(samples, sizes)),
+                              {seed, row_offset},
+                              output(z),
                               output(kl)},
                  threads, wide);
         });
@@ -142,9 +146,11 @@ PYBIND11_MODULE(_C, m) {
            int threads, bool wide) {
           const py::tuple sampled = behind(samples, sizes);
           launch(&Kernels::sample_kl_backward,
-                 SampleKLBackwardArgs{shape_of(sizes, event_dims), samples,
+                 SampleKLBackwardArgs{shape_of(sizes, event_dims),
+                                      samples,
                                       gaussian_inputs(inputs, sizes, bounds),
-                                      operand(eps, sampled), {seed, row_offset},
+                                      operand(eps, sampled),
+                                      {seed, row_offset},
                                       operand(grad_z, sampled),
                                       operand(grad_kl, prefix(sizes, event_dims)),
                                       gaussian_gradients(gradients)},
@@ -152,45 +158,41 @@ PYBIND11_MODULE(_C, m) {
         });
 
   m.def("gaussian_kl_forward",
-        [](const py::tuple& sizes, int event_dims, const py::tuple& inputs,
-           const py::tuple& bounds, const py::object& kl, int threads, bool wide) {
+        [](const py::tuple& sizes, int event_dims, const py::tuple& inputs, const py::tuple& bounds,
+           const py::object& kl, int threads, bool wide) {
           launch(&Kernels::gaussian_kl_forward,
-                 GaussianKLArgs{shape_of(sizes, event_dims),
-                                gaussian_inputs(inputs, sizes, bounds), output(kl)},
+                 GaussianKLArgs{shape_of(sizes, event_dims), gaussian_inputs(inputs, sizes, bounds),
+                                output(kl)},
                  threads, wide);
         });
 
   m.def("gaussian_kl_backward",
-        [](const py::tuple& sizes, int event_dims, const py::tuple& inputs,
-           const py::tuple& bounds, const py::object& grad_kl, const py::tuple& gradients,
-           int threads, bool wide) {
+        [](const py::tuple& sizes, int event_dims, const py::tuple& inputs, const py::tuple& bounds,
+           const py::object& grad_kl, const py::tuple& gradients, int threads, bool wide) {
           launch(&Kernels::gaussian_kl_backward,
-                 GaussianKLBackwardArgs{shape_of(sizes, event_dims),
-                                        gaussian_inputs(inputs, sizes, bounds),
-                                        operand(grad_kl, prefix(sizes, event_dims)),
-                                        gaussian_gradients(gradients)},
+                 GaussianKLBackwardArgs{
+                     shape_of(sizes, event_dims), gaussian_inputs(inputs, sizes, bounds),
+                     operand(grad_kl, prefix(sizes, event_dims)), gaussian_gradients(gradients)},
                  threads, wide);
         });
 
-  m.def("log_likelihood_forward",
-        [](const py::tuple& sizes, int event_dims, const py::tuple& inputs,
-           const py::tuple& bounds, const py::object& log_likelihood, int threads, bool wide) {
-          launch(&Kernels::log_likelihood_forward,
-                 LogLikelihoodArgs{shape_of(sizes, event_dims),
-                                   likelihood_inputs(inputs, sizes, bounds),
-                                   output(log_likelihood)},
-                 threads, wide);
+  m.def("gaussian_log_likelihood_forward",
+        [](const py::tuple& sizes, int event_dims, const py::tuple& inputs, const py::tuple& bounds,
+           const py::object& log_likelihood, int threads, bool wide) {
+          launch(
+              &Kernels::gaussian_log_likelihood_forward,
+              LogLikelihoodArgs{shape_of(sizes, event_dims),
+                                likelihood_inputs(inputs, sizes, bounds), output(log_likelihood)},
+              threads, wide);
         });
 
-  m.def("log_likelihood_backward",
-        [](const py::tuple& sizes, int event_dims, const py::tuple& inputs,
-           const py::tuple& bounds, const py::object& grad, const py::tuple& gradients,
-           int threads, bool wide) {
-          launch(&Kernels::log_likelihood_backward,
-                 LogLikelihoodBackwardArgs{shape_of(sizes, event_dims),
-                                           likelihood_inputs(inputs, sizes, bounds),
-                                           operand(grad, prefix(sizes, event_dims)),
-                                           likelihood_gradients(gradients)},
+  m.def("gaussian_log_likelihood_backward",
+        [](const py::tuple& sizes, int event_dims, const py::tuple& inputs, const py::tuple& bounds,
+           const py::object& grad, const py::tuple& gradients, int threads, bool wide) {
+          launch(&Kernels::gaussian_log_likelihood_backward,
+                 LogLikelihoodBackwardArgs{
+                     shape_of(sizes, event_dims), likelihood_inputs(inputs, sizes, bounds),
+                     operand(grad, prefix(sizes, event_dims)), likelihood_gradients(gradients)},
                  threads, wide);
         });
 

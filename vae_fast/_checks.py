@@ -35,10 +35,10 @@ def integer(name: str, value: object, minimum: int, maximum: int | None = None) 
         raise ValueError(f"{name} must be at least {minimum}{upper}; got {value}")
 
 
-def event_dims(value: int | None, shape: torch.Size) -> int:
+def event_dims(name: str, value: int | None, shape: torch.Size) -> int:
     """How many rightmost dimensions of ``shape`` a row has; all but the first by default."""
     if len(shape) == 0:
-        raise ValueError("mean must have at least one dimension; got a 0-dim tensor")
+        raise ValueError(f"{name} must have at least one dimension; got none")
     if value is None:
         return len(shape) - 1
     integer("event_dims", value, 0, len(shape))
@@ -89,6 +89,19 @@ def bounds(logvar_min: float, logvar_max: float) -> tuple[float, float]:
     return logvar_min, logvar_max
 
 
+def beta(value: object) -> None:
+    if isinstance(value, Tensor):
+        if value.dim() != 0 or value.requires_grad:
+            raise ValueError(
+                "beta must be a number or a 0-dim tensor without gradient; got shape "
+                f"{tuple(value.shape)}, requires_grad={value.requires_grad}"
+            )
+    elif isinstance(value, bool) or not isinstance(
+        value, (int, float, torch.SymInt, torch.SymFloat)
+    ):
+        raise TypeError(f"beta must be a number or a 0-dim tensor; got {type(value).__name__}")
+
+
 def seed(value: object) -> None:
     if isinstance(value, Tensor):
         if value.dtype is not torch.int64 or value.dim() != 0:
@@ -104,10 +117,13 @@ def noise_source(
     eps: Tensor | None,
     seed_value: int | Tensor | None,
     generator: torch.Generator | None,
-    z_shape: tuple[int, ...],
+    shape: torch.Size,
+    num_samples: int | None,
     device: torch.device,
 ) -> None:
-    """At most one of eps, seed and generator, and that one fit for the call."""
+    """At most one of eps, seed and generator, and that one fit for a mean of this shape."""
+    if eps is None and seed_value is None and generator is None:
+        return
     given = [
         name
         for name, value in (("eps", eps), ("seed", seed_value), ("generator", generator))
@@ -119,6 +135,7 @@ def noise_source(
         seed(seed_value)
     if eps is not None:
         tensor("eps", eps, device)
+        z_shape = tuple(shape) if num_samples is None else (num_samples, *shape)
         if tuple(eps.shape) != z_shape:
             raise ValueError(f"eps must have the shape of z, {z_shape}; got {tuple(eps.shape)}")
         if eps.requires_grad:

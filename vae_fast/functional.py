@@ -77,7 +77,7 @@ def sample_kl(
     """
     _checks.tensor("mean", mean)
     shape, device = mean.shape, mean.device
-    event_dims = _checks.event_dims(event_dims, shape)
+    event_dims = _checks.event_dims("mean", event_dims, shape)
     logvar = _checks.broadcastable("logvar", logvar, shape, event_dims, device)
     if prior_mean is not None:
         prior_mean = _checks.broadcastable("prior_mean", prior_mean, shape, event_dims, device)
@@ -88,8 +88,7 @@ def sample_kl(
     if num_samples is not None:
         _checks.integer("num_samples", num_samples, 1, 2**32)
     _checks.integer("row_offset", row_offset, 0)
-    z_shape = tuple(shape) if num_samples is None else (num_samples, *shape)
-    _checks.noise_source(eps, seed, generator, z_shape, device)
+    _checks.noise_source(eps, seed, generator, shape, num_samples, device)
     bounds = _checks.bounds(logvar_min, logvar_max)
     name = _backends.choose(backend, device.type)
     if eps is None and seed is None:
@@ -129,7 +128,7 @@ def gaussian_kl(
     """
     _checks.tensor("mean", mean)
     shape, device = mean.shape, mean.device
-    event_dims = _checks.event_dims(event_dims, shape)
+    event_dims = _checks.event_dims("mean", event_dims, shape)
     logvar = _checks.broadcastable("logvar", logvar, shape, event_dims, device)
     if prior_mean is not None:
         prior_mean = _checks.broadcastable("prior_mean", prior_mean, shape, event_dims, device)
@@ -155,7 +154,7 @@ def _likelihood_arguments(
             "x must have the shape of mean, with or without mean's leading sample axis, "
             f"{tuple(mean.shape)}; got {tuple(x.shape)}"
         )
-    event_dims = _checks.event_dims(event_dims, x.shape)
+    event_dims = _checks.event_dims("x", event_dims, x.shape)
     if logvar is not None:
         logvar = _checks.broadcastable("logvar", logvar, mean.shape, event_dims, mean.device)
     return logvar, event_dims
@@ -228,11 +227,7 @@ def negative_elbo_terms(
         )
     if reduction not in _checks.REDUCTIONS:
         raise ValueError(f"reduction must be 'mean', 'sum' or 'none'; got {reduction!r}")
-    if isinstance(beta, Tensor) and (beta.dim() != 0 or beta.requires_grad):
-        raise ValueError(
-            "beta must be a number or a 0-dim tensor without gradient; got shape "
-            f"{tuple(beta.shape)}, requires_grad={beta.requires_grad}"
-        )
+    _checks.beta(beta)
     bounds = _checks.bounds(logvar_min, logvar_max)
     name = _backends.choose(backend, mean.device.type)
     arguments = (x, mean, logvar, kl, beta, reduction, event_dims, bounds)
@@ -260,8 +255,8 @@ def negative_elbo(
     .. math:: loss = R_n(β·kl_n - ll_n)
 
     For "mean" and "sum" the gradients of ``mean`` and ``logvar`` are made in the forward pass, in
-    the one trip over memory that computes the loss (float16 takes two passes: its unscaled
-    gradients would underflow).
+    the one trip over memory that computes the loss. Two passes are taken for float16, whose
+    unscaled gradients would underflow, where x needs a gradient, and under torch.compile.
 
     Args:
         x: ``[*batch, *event]``.
@@ -304,7 +299,8 @@ def noise(
     """The standard-normal noise that ``sample_kl`` draws for a ``mean`` of this shape.
 
     A pure function of the seed, the sample and the element: Philox4x32-10 and Box-Muller, the
-    same on every backend and device within 4e-6, however a batch is split.
+    same on every backend and device within 4e-6, however a batch is split. It is made in float32,
+    in float64 for float64, and rounded for half precision.
 
     Args:
         shape: ``[*batch, *event]``.
@@ -323,7 +319,7 @@ def noise(
     shape = torch.Size(shape)
     if any(size < 0 for size in shape):
         raise ValueError(f"shape must have sizes of at least 0; got {tuple(shape)}")
-    event_dims = _checks.event_dims(event_dims, shape)
+    event_dims = _checks.event_dims("shape", event_dims, shape)
     _checks.seed(seed)
     _checks.integer("row_offset", row_offset, 0)
     if num_samples is not None:

@@ -201,6 +201,13 @@ class FusedVAE(nn.Module):
             seed, eps, row_offset: of the noise, as in ``functional.sample_kl``. Rank r of a
                 data-parallel run passes ``r * N`` and the seed of the other ranks, and its rows
                 get the noise that one process would have given them.
+
+        Returns:
+            ``VAEOutput``, whose ``loss`` is to be minimised.
+
+        Raises:
+            TypeError, ValueError: x, seed, eps, or an output of a given network, does not fit.
+            BackendUnavailableError: the model's backend cannot run x.
         """
         posterior_mean, posterior_logvar = self.encode(x)
         z, kl = functional.sample_kl(
@@ -243,7 +250,7 @@ class FusedVAE(nn.Module):
 
         Args:
             num: how many.
-            seed: of z (and of the noise); drawn from torch's default generator where None.
+            seed: of z and of the noise; where None, one each from torch's default generator.
             add_noise: draw x ~ p(x|z) rather than take its mean.
         """
         if not isinstance(num, int) or num < 0:
@@ -256,11 +263,13 @@ class FusedVAE(nn.Module):
         mean, logvar = self.decode(z)
         if not add_noise:
             return mean
-        logvar = torch.zeros_like(mean) if logvar is None else logvar
+        logvar_min = self.decoder_logvar_min
+        if logvar is None:  # unit variance, which has no clamp
+            logvar, logvar_min = mean.new_zeros(()), functional.LOGVAR_MIN
         # The rows behind those of z: other noise than theirs from the same seed.
         x, _ = functional.sample_kl(
             mean, logvar, seed=seed, row_offset=num * math.prod(self.latent_shape),
-            logvar_min=self.decoder_logvar_min, backend=self.backend,
+            logvar_min=logvar_min, backend=self.backend,
         )  # fmt: skip
         return x
 

@@ -25,7 +25,8 @@ endif()
 # What an earlier run of this build folder did not find is looked for again.
 if(NOT CMAKE_CUDA_COMPILER)
   unset(CMAKE_CUDA_COMPILER CACHE)
-  find_program(VF_NVCC nvcc HINTS ENV CUDA_HOME ENV CUDA_PATH PATHS /usr/local/cuda PATH_SUFFIXES bin)
+  find_program(VF_NVCC nvcc
+               HINTS ENV CUDA_HOME ENV CUDA_PATH PATHS /usr/local/cuda PATH_SUFFIXES bin)
   if(VF_NVCC AND "$ENV{CUDACXX}" STREQUAL "")
     set(ENV{CUDACXX} ${VF_NVCC})
   endif()
@@ -34,10 +35,12 @@ include(CheckLanguage)
 check_language(CUDA)
 if(NOT CMAKE_CUDA_COMPILER)
   if(VAE_FAST_CUDA STREQUAL "on")
-    message(FATAL_ERROR "VAE_FAST_CUDA=on, but no working CUDA compiler was found. Put nvcc on PATH, "
-                        "set CUDA_HOME, or name it in CUDACXX; or use VAE_FAST_CUDA=auto or off.")
+    message(FATAL_ERROR "VAE_FAST_CUDA=on, but no working CUDA compiler was found. Put nvcc on "
+                        "PATH, set CUDA_HOME, or name it in CUDACXX; or use VAE_FAST_CUDA=auto or "
+                        "off.")
   endif()
-  message(STATUS "CUDA: skipped, no working CUDA compiler was found (nvcc on PATH, CUDA_HOME or CUDACXX)")
+  message(STATUS "CUDA: skipped, no working CUDA compiler was found (nvcc on PATH, CUDA_HOME, "
+                 "CUDACXX)")
   return()
 endif()
 

@@ -12,13 +12,10 @@ template <class T>
 struct Bounds {
   T low, high;
 
-  VF_FN T clamp(T v) const {  // a NaN stays one
-    return math::min(high, math::max(low, v));
-  }
+  // A NaN stays one: math::min and math::max give the second operand where either is NaN.
+  VF_FN T clamp(T v) const { return math::min(high, math::max(low, v)); }
   // The clamp's gradient: 1 at and inside the bounds, 0 outside.
-  VF_FN T gate(T v, T gradient) const {
-    return math::select_within(v, low, high, gradient);
-  }
+  VF_FN T gate(T v, T gradient) const { return math::select_within(v, low, high, gradient); }
 };
 
 // KL from N(0, 1): (m^2 + expm1(v) - v) / 2.
@@ -33,15 +30,11 @@ struct StandardKL {
 template <class T>
 struct GeneralKL {
   T difference;  // m - p_m
-  T precision;   // e^-p_v
   T scaled;      // (m - p_m) e^-p_v
   math::Expm1<T> ratio;
 
   VF_FN GeneralKL(T m, T v, T p_m, T p_v)
-      : difference(m - p_m),
-        precision(math::exp(-p_v)),
-        scaled(difference * precision),
-        ratio(math::expm1(v - p_v)) {}
+      : difference(m - p_m), scaled(difference * math::exp(-p_v)), ratio(math::expm1(v - p_v)) {}
   VF_FN T value() const { return T(0.5f) * math::fma(difference, scaled, ratio.expm1_minus); }
   VF_FN T grad_mean() const { return scaled; }
   VF_FN T grad_logvar() const { return T(0.5f) * ratio.expm1; }
@@ -58,7 +51,8 @@ struct LogDensity {
   T scaled;  // (x - m) e^-v
   T square;  // (x - m)^2 e^-v
 
-  VF_FN LogDensity(T x, T m, T v) : v(v), scaled((x - m) * math::exp(-v)), square((x - m) * scaled) {}
+  VF_FN LogDensity(T x, T m, T v)
+      : v(v), scaled((x - m) * math::exp(-v)), square((x - m) * scaled) {}
   VF_FN T value() const { return T(-0.5f) * (T(1.8378770664093454836) + v + square); }
   VF_FN T grad_mean() const { return scaled; }
   VF_FN T grad_logvar() const { return T(0.5f) * (square - T(1.0f)); }

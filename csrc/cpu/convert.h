@@ -70,22 +70,38 @@ VF_FN Half narrow_half(float a) {
 }
 
 template <class T>
-VF_FN T to_compute(float a) { return static_cast<T>(a); }
+VF_FN T to_compute(float a) {
+  return static_cast<T>(a);
+}
 template <class T>
-VF_FN T to_compute(double a) { return static_cast<T>(a); }
+VF_FN T to_compute(double a) {
+  return static_cast<T>(a);
+}
 template <class T>
-VF_FN T to_compute(Half a) { return static_cast<T>(widen(a)); }
+VF_FN T to_compute(Half a) {
+  return static_cast<T>(widen(a));
+}
 template <class T>
-VF_FN T to_compute(BFloat16 a) { return static_cast<T>(widen(a)); }
+VF_FN T to_compute(BFloat16 a) {
+  return static_cast<T>(widen(a));
+}
 
 template <class T>
-VF_FN void from_compute(T a, float* p) { *p = static_cast<float>(a); }
+VF_FN void from_compute(T a, float* p) {
+  *p = static_cast<float>(a);
+}
 template <class T>
-VF_FN void from_compute(T a, double* p) { *p = static_cast<double>(a); }
+VF_FN void from_compute(T a, double* p) {
+  *p = static_cast<double>(a);
+}
 template <class T>
-VF_FN void from_compute(T a, Half* p) { *p = narrow_half(static_cast<float>(a)); }
+VF_FN void from_compute(T a, Half* p) {
+  *p = narrow_half(static_cast<float>(a));
+}
 template <class T>
-VF_FN void from_compute(T a, BFloat16* p) { *p = narrow_bfloat16(static_cast<float>(a)); }
+VF_FN void from_compute(T a, BFloat16* p) {
+  *p = narrow_bfloat16(static_cast<float>(a));
+}
 
 template <class S, class T>
 inline void widen_run(const S* source, T* target, int count) {

@@ -32,11 +32,12 @@ void backward(const LogLikelihoodBackwardArgs& args, int threads) {
 
 }  // namespace
 
-void log_likelihood_forward(const LogLikelihoodArgs& args, int threads, bool wide) {
+void gaussian_log_likelihood_forward(const LogLikelihoodArgs& args, int threads, bool wide) {
   wide ? forward<double>(args, threads) : forward<float>(args, threads);
 }
 
-void log_likelihood_backward(const LogLikelihoodBackwardArgs& args, int threads, bool wide) {
+void gaussian_log_likelihood_backward(const LogLikelihoodBackwardArgs& args, int threads,
+                                      bool wide) {
   wide ? backward<double>(args, threads) : backward<float>(args, threads);
 }
 

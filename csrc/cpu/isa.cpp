@@ -6,10 +6,14 @@
 namespace vae_fast::VF_ISA {
 
 extern const Kernels table = {
-    VF_NAME(VF_ISA),      noise,
-    sample_kl_forward,    sample_kl_backward,
-    gaussian_kl_forward,  gaussian_kl_backward,
-    log_likelihood_forward, log_likelihood_backward,
+    VF_NAME(VF_ISA),
+    noise,
+    sample_kl_forward,
+    sample_kl_backward,
+    gaussian_kl_forward,
+    gaussian_kl_backward,
+    gaussian_log_likelihood_forward,
+    gaussian_log_likelihood_backward,
     negative_elbo_forward,
 };
 

@@ -11,8 +11,8 @@ void sample_kl_forward(const SampleKLArgs&, int threads, bool wide);
 void sample_kl_backward(const SampleKLBackwardArgs&, int threads, bool wide);
 void gaussian_kl_forward(const GaussianKLArgs&, int threads, bool wide);
 void gaussian_kl_backward(const GaussianKLBackwardArgs&, int threads, bool wide);
-void log_likelihood_forward(const LogLikelihoodArgs&, int threads, bool wide);
-void log_likelihood_backward(const LogLikelihoodBackwardArgs&, int threads, bool wide);
+void gaussian_log_likelihood_forward(const LogLikelihoodArgs&, int threads, bool wide);
+void gaussian_log_likelihood_backward(const LogLikelihoodBackwardArgs&, int threads, bool wide);
 void negative_elbo_forward(const NegativeELBOArgs&, int threads, bool wide);
 
 extern const Kernels table;

@@ -1,6 +1,7 @@
 // The kernels' arguments, and the table of them for one instruction set.
 //
-// Shapes: rows N, cols D (event elements a row), samples L. Null pointers: not given, not asked for.
+// Shapes: rows N, cols D (event elements a row), samples L. Null pointers: not given, not asked
+// for.
 #pragma once
 
 #include "cpu/operand.h"
@@ -112,8 +113,9 @@ struct Kernels {
   void (*sample_kl_backward)(const SampleKLBackwardArgs&, int threads, bool wide);
   void (*gaussian_kl_forward)(const GaussianKLArgs&, int threads, bool wide);
   void (*gaussian_kl_backward)(const GaussianKLBackwardArgs&, int threads, bool wide);
-  void (*log_likelihood_forward)(const LogLikelihoodArgs&, int threads, bool wide);
-  void (*log_likelihood_backward)(const LogLikelihoodBackwardArgs&, int threads, bool wide);
+  void (*gaussian_log_likelihood_forward)(const LogLikelihoodArgs&, int threads, bool wide);
+  void (*gaussian_log_likelihood_backward)(const LogLikelihoodBackwardArgs&, int threads,
+                                           bool wide);
   void (*negative_elbo_forward)(const NegativeELBOArgs&, int threads, bool wide);
 };
 

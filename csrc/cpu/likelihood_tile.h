@@ -30,8 +30,8 @@ class LikelihoodTile {
         mean_at_(read(in.mean, tile.start, tile.count, mean_.data)),
         logvar_at_(in.logvar.data ? read(in.logvar, tile.start, tile.count, logvar_.data)
                                   : nullptr),
-        bounds_{Lanes<T>(static_cast<T>(in.bounds.low)),
-                Lanes<T>(static_cast<T>(in.bounds.high))} {}
+        bounds_{Lanes<T>(static_cast<T>(in.bounds.low)), Lanes<T>(static_cast<T>(in.bounds.high))} {
+  }
   LikelihoodTile(const LikelihoodTile&) = delete;
   LikelihoodTile& operator=(const LikelihoodTile&) = delete;
 

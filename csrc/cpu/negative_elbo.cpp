@@ -8,7 +8,8 @@ void set(const Output& output, int64_t index, double value) {
   with_element(output.dtype, output.data, [&](auto* p) { from_compute(value, p + index); });
 }
 
-// loss = R(beta kl - ll), and its gradients by mean and logvar while x, mean and logvar are at hand.
+// loss = R(beta kl - ll), and its gradients by mean and logvar while x, mean and logvar are at
+// hand.
 template <class T>
 void forward(const NegativeELBOArgs& args, int threads) {
   const Tiling tiling(args.shape);

@@ -13,9 +13,8 @@ void run(const NoiseArgs& args, int threads) {
     NoiseBuffer<T> buffer;
     for (int64_t sample = 0; sample < args.samples; ++sample) {
       const T* eps = make_noise(args.noise, args.shape, sample, tile, buffer);
-      with_element(args.eps.dtype, args.eps.data, [&](auto* p) {
-        narrow_run(eps, p + sample * plane + tile.start, tile.count);
-      });
+      with_element(args.eps.dtype, args.eps.data,
+                   [&](auto* p) { narrow_run(eps, p + sample * plane + tile.start, tile.count); });
     }
   });
 }

@@ -13,9 +13,9 @@ constexpr int kMaxDims = 64;
 struct Operand {
   const void* data = nullptr;  // null: not given
   DType dtype = DType::float32;
-  int dims = 0;                // 0: contiguous
-  int64_t sizes[kMaxDims];     // adjacent dimensions that can be one are one
-  int64_t strides[kMaxDims];   // in elements; 0 where broadcast
+  int dims = 0;               // 0: contiguous
+  int64_t sizes[kMaxDims];    // adjacent dimensions that can be one are one
+  int64_t strides[kMaxDims];  // in elements; 0 where broadcast
 };
 
 // What an output holds of the values at the elements: each one, or a sum of them.

@@ -34,7 +34,8 @@ inline void fill_blocks(uint64_t seed, uint32_t sample, uint64_t first_block, in
   }
 }
 
-inline void fill_blocks(uint64_t seed, uint32_t sample, uint64_t first_block, int count, double* p) {
+inline void fill_blocks(uint64_t seed, uint32_t sample, uint64_t first_block, int count,
+                        double* p) {
   for (int done = 0; done < count; done += 4) {
     const uint64_t block = first_block + done / 4;
     uint32_t words[4] = {static_cast<uint32_t>(block), static_cast<uint32_t>(block >> 32), sample,

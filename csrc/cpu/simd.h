@@ -147,9 +147,7 @@ VF_FN F32 unsigned_to_float(U32 a) {
 }
 
 // 2^k for integral k in [-126, 127].
-VF_FN F32 power_of_two(F32 k) {
-  return from_bits(bits(k + F32(12582912.0f + 127.0f)) << 23);
-}
+VF_FN F32 power_of_two(F32 k) { return from_bits(bits(k + F32(12582912.0f + 127.0f)) << 23); }
 
 // kWidth words in lanes of 64 bits, the even and the odd ones apart, for multiplications: the
 // processor multiplies such lanes in whole, by their low halves. The high halves hold anything.
@@ -170,7 +168,8 @@ struct WideU32 {
   VF_FN explicit WideU32(U32 a) : even(reinterpret_cast<Vector>(a.v)), odd(even >> 32) {}
   VF_FN U32 words() const {
 #if defined(__AVX512F__)
-    return U32::Vector(_mm512_mask_shuffle_epi32(__m512i(even), 0xAAAA, __m512i(odd), _MM_PERM_CCAA));
+    return U32::Vector(
+        _mm512_mask_shuffle_epi32(__m512i(even), 0xAAAA, __m512i(odd), _MM_PERM_CCAA));
 #elif defined(__AVX2__)
     return U32::Vector(_mm256_blend_epi32(__m256i(even), __m256i(odd << 32), 0xAA));
 #else

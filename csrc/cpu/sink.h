@@ -103,7 +103,7 @@ class Sink {
 
   Output output_;
   const Tiling& tiling_;
-  T* sums_ = nullptr;  // a sum a row (or a part of one), or a column of each group of rows
+  T* sums_ = nullptr;       // a sum a row (or a part of one), or a column of each group of rows
   bool in_output_ = false;  // where the output itself holds them
 };
 

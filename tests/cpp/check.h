@@ -10,14 +10,14 @@ inline int& failures() {
   return count;
 }
 
-#define CHECK(condition, ...)                                        \
-  do {                                                               \
-    if (!(condition)) {                                              \
-      ++failures();                                                  \
-      std::printf("%s:%d: %s: ", __FILE__, __LINE__, #condition);    \
-      std::printf(__VA_ARGS__);                                      \
-      std::printf("\n");                                             \
-    }                                                                \
+#define CHECK(condition, ...)                                     \
+  do {                                                            \
+    if (!(condition)) {                                           \
+      ++failures();                                               \
+      std::printf("%s:%d: %s: ", __FILE__, __LINE__, #condition); \
+      std::printf(__VA_ARGS__);                                   \
+      std::printf("\n");                                          \
+    }                                                             \
   } while (false)
 
 inline bool close(double got, double want, double tolerance) {

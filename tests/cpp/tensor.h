@@ -83,9 +83,7 @@ struct Tensor {
     }
     return a;
   }
-  Output output(Reduction reduction = Reduction::full) {
-    return {memory.get(), dtype, reduction};
-  }
+  Output output(Reduction reduction = Reduction::full) { return {memory.get(), dtype, reduction}; }
 };
 
 }  // namespace vae_fast

@@ -12,16 +12,16 @@ using namespace vae_fast;
 namespace {
 
 constexpr DType kDTypes[] = {DType::float64, DType::float32, DType::float16, DType::bfloat16};
-constexpr Shape kShapes[] = {{1, 1}, {3, 5}, {40, 1}, {7, 33}, {2, 1023}, {3, 1024}, {2, 2500},
-                             {130, 64}, {0, 4}, {4, 0}};
+constexpr Shape kShapes[] = {{1, 1},    {3, 5},    {40, 1},   {7, 33}, {2, 1023},
+                             {3, 1024}, {2, 2500}, {130, 64}, {0, 4},  {4, 0}};
 constexpr double kLow = -1.0, kHigh = 1.5;  // so that some log-variances are clamped
 constexpr uint64_t kSeed = 0x0123456789ABCDEF;
 
 double epsilon(DType dtype) {
-  return dtype == DType::float64    ? 1e-13
-         : dtype == DType::float32  ? 4e-6
-         : dtype == DType::float16  ? 1e-3
-                                    : 8e-3;
+  return dtype == DType::float64   ? 1e-13
+         : dtype == DType::float32 ? 4e-6
+         : dtype == DType::float16 ? 1e-3
+                                   : 8e-3;
 }
 
 double clamp(double v) { return v < kLow ? kLow : v > kHigh ? kHigh : v; }
@@ -67,9 +67,9 @@ void test_sample_kl(DType dtype, Shape shape, bool general, int threads) {
     gradients.prior_mean = g_prior_mean.output(Reduction::column);
     gradients.prior_logvar = g_prior_logvar.output(Reduction::total);
   }
-  kernels().sample_kl_backward({shape, samples, inputs, eps.operand(), {}, grad_z.operand(),
-                                grad_kl.operand(), gradients},
-                               threads, wide(dtype));
+  kernels().sample_kl_backward(
+      {shape, samples, inputs, eps.operand(), {}, grad_z.operand(), grad_kl.operand(), gradients},
+      threads, wide(dtype));
 
   std::vector<double> want_prior_mean(shape.cols, 0.0);
   double want_prior_logvar = 0;
@@ -114,8 +114,8 @@ void test_negative_elbo(DType dtype, Shape shape, int logvar_kind, int threads) 
   const double tolerance = epsilon(dtype) * (1.0 + 0.1 * std::sqrt(static_cast<double>(n)));
   const Tensor x(n, DType::float32, 11), mean(n, dtype, 12), kl(shape.rows, DType::float32, 13);
   const Tensor logvar(logvar_kind == 1 ? shape.cols : n, dtype, 14);
-  LikelihoodInputs inputs{x.strided({shape.rows, shape.cols}, {1, shape.rows}), mean.operand(), {},
-                          {kLow, kHigh}};
+  LikelihoodInputs inputs{
+      x.strided({shape.rows, shape.cols}, {1, shape.rows}), mean.operand(), {}, {kLow, kHigh}};
   if (logvar_kind == 1) inputs.logvar = logvar.strided({shape.rows, shape.cols}, {0, 1});
   if (logvar_kind == 2) inputs.logvar = logvar.operand();
   Tensor loss(1, sum_dtype(dtype)), ll(shape.rows, sum_dtype(dtype)), g_mean(n, dtype);

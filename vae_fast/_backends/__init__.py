@@ -1,8 +1,9 @@
 """The backends: which there are, which can run here, and which one a call gets.
 
 A backend is one module of this package with the same few functions (``<op>_forward``,
-``<op>_backward``, ``noise``, ``unavailable``); ``reference`` is differentiable by autograd itself
-and has the plain ``<op>`` instead. A new backend is a module and a row of the table.
+``<op>_backward``, ``noise``, ``scale_``, ``unavailable``); ``reference`` is differentiable by
+autograd itself and has the plain ``<op>`` instead. A new backend is a module and a row of the
+table.
 """
 
 from __future__ import annotations
@@ -118,13 +119,13 @@ def _choose(asked: str | None, device_type: str, transformed: bool) -> str:
             if (not entry.devices or device_type in entry.devices)
             and not isinstance(_load(name), Unavailable)
         )
+    get(asked)
     devices = _TABLE[asked].devices
     if devices and device_type not in devices:
         raise BackendUnavailableError(
             f"backend {asked!r} runs tensors on {' or '.join(devices)}; these are on "
             f"{device_type}; move them there, or use backend=None for the best that runs them"
         )
-    get(asked)
     return asked
 
 

@@ -237,7 +237,7 @@ def gaussian_log_likelihood_forward(
     tensors = (x, mean, logvar)
     dtype = compute_dtype(*tensors)
     log_likelihood = torch.empty(shape[: len(shape) - event_dims], dtype=dtype)
-    _C.log_likelihood_forward(
+    _C.gaussian_log_likelihood_forward(
         shape, event_dims, _operands(tensors, shape), bounds,
         _row_output(log_likelihood), torch.get_num_threads(), dtype is torch.float64,
     )  # fmt: skip
@@ -260,7 +260,7 @@ def gaussian_log_likelihood_backward(
     grad_x = torch.empty(shape, dtype=dtype if shared_x else x.dtype) if needs[0] else None
     (grad_mean, grad_logvar), outputs = _gradients((mean, logvar), needs[1:], shape, event_dims)
     x_output = None if grad_x is None else _output(grad_x)
-    _C.log_likelihood_backward(
+    _C.gaussian_log_likelihood_backward(
         shape, event_dims, _operands(tensors, shape), bounds,
         _operand(grad_ll, shape[: len(shape) - event_dims]),
         (x_output, *outputs), torch.get_num_threads(), dtype is torch.float64,

@@ -86,9 +86,9 @@ def _clamped(logvar: Tensor, dtype: torch.dtype, bounds: tuple[float, float]) ->
 
 def gaussian_kl(
     mean: Tensor,  # [*batch, *event]
-    logvar: Tensor,  # [*batch, *event]
-    prior_mean: Tensor | None,  # [*batch, *event]
-    prior_logvar: Tensor | None,  # [*batch, *event]
+    logvar: Tensor,  # broadcastable to mean
+    prior_mean: Tensor | None,  # broadcastable to mean
+    prior_logvar: Tensor | None,  # broadcastable to mean
     event_dims: int,
     bounds: tuple[float, float],
 ) -> Tensor:  # [*batch]
@@ -106,9 +106,9 @@ def gaussian_kl(
 
 def sample_kl(
     mean: Tensor,  # [*batch, *event]
-    logvar: Tensor,  # [*batch, *event]
-    prior_mean: Tensor | None,  # [*batch, *event]
-    prior_logvar: Tensor | None,  # [*batch, *event]
+    logvar: Tensor,  # broadcastable to mean
+    prior_mean: Tensor | None,  # broadcastable to mean
+    prior_logvar: Tensor | None,  # broadcastable to mean
     eps: Tensor | None,  # shape of z
     seed: int | Tensor | None,
     num_samples: int | None,

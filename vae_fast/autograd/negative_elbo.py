@@ -3,6 +3,9 @@
 For a scalar loss the forward pass makes the gradients for an upstream gradient of 1; the first
 backward pass scales them in place by what arrives, and hands them over. A second one (a retained
 graph) takes the two-pass form, since the first one's tensors are no longer ours.
+
+Compiled callers take two passes: scaling cannot be in place there, and one pass and a pass of
+scaling read and write 9 units where two passes do 8.
 """
 
 from __future__ import annotations
