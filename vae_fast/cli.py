@@ -17,7 +17,6 @@ from vae_fast.training import config as settings
 from vae_fast.training.errors import Interrupted, UserError, require_extra
 
 USER_ERROR = 2
-INTERRUPTED = 130  # 128 + SIGINT, as shells have it
 
 TRAIN_TEXT = """\
 Train a variational autoencoder and report its held-out ELBO beside probabilistic PCA.
@@ -220,12 +219,15 @@ def main(argv: Sequence[str] | None = None) -> int:
     try:
         run(vars(make_parser().parse_args(argv)))
         return 0
-    except Interrupted as error:
-        print(f"vae-fast: {error}", file=sys.stderr)
-        return 128 + error.signal
-    except KeyboardInterrupt:
+    except (Interrupted, KeyboardInterrupt) as error:
+        if argv is None:
+            # This process ends here; one more Ctrl-C must not break into Python's own exit.
+            signal.signal(signal.SIGINT, signal.SIG_IGN)
+        if isinstance(error, Interrupted):
+            print(f"vae-fast: {error}", file=sys.stderr)
+            return 128 + error.signal
         print("vae-fast: interrupted", file=sys.stderr)
-        return INTERRUPTED
+        return 128 + signal.SIGINT
     except BrokenPipeError:  # whoever read the output has seen enough
         return 128 + signal.SIGPIPE
     except (UserError, BackendUnavailableError, OSError, MemoryError) as error:

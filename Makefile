@@ -1,0 +1,57 @@
+# make demo | test | bench | lint | sanitize | clean. Each makes what it needs, in $(VENV); given
+# are Python, a C++ compiler and make.
+PYTHON ?= python3
+VENV ?= .venv
+CONSTRAINTS ?= constraints.txt
+RUN ?= runs/digits
+
+BIN := $(VENV)/bin
+PIP := $(BIN)/python -m pip --disable-pip-version-check -q
+PACKAGE := pyproject.toml setup.py MANIFEST.in README.md LICENSE $(CONSTRAINTS)
+SOURCES := $(shell find csrc vae_fast kernels -type f \
+	! -name '*.pyc' ! -name '*.so' ! -name '.*')
+CPP := $(wildcard csrc/*.cpp csrc/*/*.cpp csrc/*/*.h csrc/*/*.cu tests/cpp/*.cpp tests/cpp/*.h)
+
+.PHONY: demo test bench lint sanitize clean
+.DELETE_ON_ERROR:
+
+demo: $(VENV)/.installed
+	$(BIN)/vae-fast train --data digits --out $(RUN) --overwrite
+	@echo "The pictures are in $(abspath $(RUN)):"
+	@ls $(RUN)/*.png
+
+# The pytest program, unlike `python -m pytest`, leaves this folder off sys.path: the tests import
+# the installed package, as users have it.
+test: $(VENV)/.installed
+	$(BIN)/pytest $(PYTEST_ARGS)
+
+bench: $(VENV)/.installed
+	$(BIN)/pytest bench/ --benchmark-only $(PYTEST_ARGS)
+
+lint: $(VENV)/.installed
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+	$(BIN)/clang-format --dry-run -Werror $(CPP)
+
+sanitize: $(VENV)/.tools
+	$(BIN)/cmake -S csrc -B build/sanitize -G Ninja -DVF_SANITIZE=ON \
+		-DCMAKE_MAKE_PROGRAM=$(abspath $(BIN))/ninja
+	$(BIN)/cmake --build build/sanitize
+	$(BIN)/ctest --test-dir build/sanitize --output-on-failure
+
+clean:
+	rm -rf build dist *.egg-info vae_fast/_C*.so $(VENV)/.installed
+
+# An ordinary installation, made again whenever what it is made from has changed; the compiled
+# objects are kept in build/, so that only changed ones are compiled. The build requirements are in
+# the environment, at the versions of the constraints, and not in one of their own.
+$(VENV)/.installed: $(VENV)/.tools $(PACKAGE) $(SOURCES)
+	@echo "Installing vae_fast and what it needs in $(VENV): some minutes the first time"
+	$(PIP) install -c $(CONSTRAINTS) --no-build-isolation '.[dev]'
+	touch $@
+
+$(VENV)/.tools: $(CONSTRAINTS) pyproject.toml
+	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
+	$(PIP) install -c $(CONSTRAINTS) -U setuptools cmake ninja pybind11
+	touch $@

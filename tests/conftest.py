@@ -1,0 +1,75 @@
+"""What every test runs under: the backends, uninitialised memory that is NaN, fixed examples."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from typing import NamedTuple
+
+import hypothesis
+import pytest
+import torch
+
+import vae_fast
+
+hypothesis.settings.register_profile(
+    "fixed",  # the same examples in every run
+    derandomize=True,
+    deadline=None,
+    database=None,
+    max_examples=60,
+    suppress_health_check=[hypothesis.HealthCheck.function_scoped_fixture],
+)
+hypothesis.settings.register_profile(
+    "search", hypothesis.settings.get_profile("fixed"), derandomize=False, max_examples=2000
+)
+hypothesis.settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", "fixed"))
+
+
+class Backend(NamedTuple):
+    """A backend under test and the device of its tensors. A new backend adds a row."""
+
+    name: str | None  # None: whichever the package chooses
+    device: str
+
+
+BACKENDS = (Backend("reference", "cpu"), Backend("cpu", "cpu"))
+
+
+def require(backend: Backend) -> None:
+    """Skips where the backend cannot run, except that the compiled one must be there."""
+    status = vae_fast.backends()[backend.name]
+    if status.available:
+        return
+    message = f"backend {backend.name!r} is not available: {status.reason}"
+    if backend.name == "cpu" and os.environ.get("VAE_FAST_NATIVE") != "0":
+        pytest.fail(f"{message}; only an installation with VAE_FAST_NATIVE=0 goes without it")
+    pytest.skip(message)
+
+
+@pytest.fixture(params=BACKENDS, ids=lambda backend: f"{backend.name}-{backend.device}")
+def backend(request: pytest.FixtureRequest) -> Backend:
+    require(request.param)
+    return request.param
+
+
+@pytest.fixture
+def compiled_backend() -> Backend:
+    """The C++ backend, for what plain PyTorch neither promises nor does."""
+    chosen = Backend("cpu", "cpu")
+    require(chosen)
+    return chosen
+
+
+@pytest.fixture(autouse=True)
+def nan_filled_memory() -> Iterator[None]:
+    """Every new tensor of a floating dtype holds NaN until somebody writes to it."""
+    torch.use_deterministic_algorithms(True, warn_only=True)
+    torch.utils.deterministic.fill_uninitialized_memory = True
+    yield
+    torch.use_deterministic_algorithms(False)
+
+
+@pytest.fixture(autouse=True)
+def seeded() -> None:
+    torch.manual_seed(20220401)

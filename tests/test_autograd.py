@@ -1,0 +1,221 @@
+"""Derivatives: against finite differences, of second order, and under what autograd can do."""
+
+from __future__ import annotations
+
+import copy
+
+import check
+import pytest
+import torch
+from cases import ARGUMENTS, Case, tensors
+from conftest import Backend
+from torch import Tensor
+
+import vae_fast.functional as F
+from vae_fast import BackendUnavailableError
+
+OPS = tuple(ARGUMENTS)
+PRIORS = {"prior_mean": "full", "prior_logvar": "full"}
+
+
+def small(op: str, **options) -> Case:
+    prior = PRIORS if op in ("sample_kl", "gaussian_kl") else {}
+    return Case(op, (3, 4), dtype=torch.float64, **(prior | options))
+
+
+def function(case: Case, backend: Backend, arguments: dict[str, Tensor | None]):
+    """The op as a function of the arguments that are there, and those arguments."""
+    names = [name for name, tensor in arguments.items() if tensor is not None]
+
+    def call(*values: Tensor) -> tuple[Tensor, ...]:
+        given = dict.fromkeys(arguments) | dict(zip(names, values, strict=True))
+        return tuple(check.call(case, given, backend.name).values())
+
+    return call, [arguments[name] for name in names]
+
+
+GRADCHECK_CASES = [
+    *(small(op) for op in OPS),
+    *(small("sample_kl", num_samples=count, noise=noise) for count in (None, 2)
+      for noise in ("seed", "eps")),
+    *(small(op, logvar=kind) for op in OPS for kind in ("event", "scalar", "row")),
+    *(small(op, prior_mean=kind, prior_logvar=kind) for op in ("sample_kl", "gaussian_kl")
+      for kind in ("event", "scalar", "row")),
+    *(small(op, num_samples=2, logvar=kind) for op in ("gaussian_log_likelihood", "negative_elbo")
+      for kind in ("full", "rows", "scalar", None)),
+    *(small("negative_elbo", reduction=reduction, beta=0.3) for reduction in ("sum", "none")),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize("case", GRADCHECK_CASES, ids=lambda case: f"{case.op}-{case}")
+def test_gradcheck(case: Case, backend: Backend) -> None:
+    call, values = function(case, backend, tensors(case, backend.device))
+    assert torch.autograd.gradcheck(call, values, fast_mode=False)
+
+
+@pytest.mark.parametrize("op", OPS)
+def test_gradcheck_of_each_argument_alone(op: str, backend: Backend) -> None:
+    for name in ARGUMENTS[op]:
+        case = small(op, differentiate=(name,))
+        call, values = function(case, backend, tensors(case, backend.device))
+        assert torch.autograd.gradcheck(call, values)
+
+
+@pytest.mark.parametrize("case", GRADCHECK_CASES[:9], ids=lambda case: f"{case.op}-{case}")
+def test_the_reference_is_differentiable_twice(case: Case) -> None:
+    reference = Backend("reference", "cpu")
+    call, values = function(case, reference, tensors(case))
+    assert torch.autograd.gradgradcheck(call, values)
+
+
+@pytest.mark.parametrize("op", OPS)
+def test_a_second_derivative_is_refused_and_not_zero(op: str, compiled_backend: Backend) -> None:
+    case = small(op)
+    arguments = tensors(case)
+    outputs = check.call(case, arguments, compiled_backend.name)
+    loss = sum(output.square().sum() for output in outputs.values())
+    first = torch.autograd.grad(loss, list(arguments.values()), create_graph=True)
+    want = check.run(case, compiled_backend.name)[0].outputs
+    assert all(torch.equal(outputs[name], want[name]) for name in want)
+    for gradient in first:
+        with pytest.raises(RuntimeError, match=rf'{op}.*backend="reference"'):
+            gradient.sum().backward(retain_graph=True)
+
+
+@pytest.mark.parametrize("op", OPS)
+def test_create_graph_changes_no_gradient(op: str, backend: Backend) -> None:
+    case = small(op)
+    gradients = []
+    for create_graph in (False, True):
+        arguments = tensors(case, backend.device)
+        outputs = check.call(case, arguments, backend.name)
+        loss = sum(output.square().sum() for output in outputs.values())
+        gradients.append(
+            torch.autograd.grad(loss, list(arguments.values()), create_graph=create_graph)
+        )
+    for plain, with_graph in zip(*gradients, strict=True):
+        assert torch.equal(plain, with_graph.detach())
+
+
+@pytest.mark.parametrize("op", OPS)
+def test_a_retained_graph_gives_the_same_gradients_again(op: str, backend: Backend) -> None:
+    case = Case(op, (5, 33), dtype=torch.bfloat16)
+    arguments = {name: t for name, t in tensors(case, backend.device).items() if t is not None}
+    outputs = check.call(case, tensors(case) | arguments, backend.name)
+    loss = sum((output.float() * 3).sum() for output in outputs.values())
+    made = [
+        torch.autograd.grad(loss, list(arguments.values()), retain_graph=True) for _ in range(3)
+    ]
+    for first, *others in zip(*made, strict=True):
+        for other in others:
+            tolerance = torch.finfo(first.dtype).eps
+            torch.testing.assert_close(first, other, rtol=tolerance, atol=tolerance)
+
+
+@pytest.mark.parametrize("op", OPS)
+def test_nothing_is_recorded_where_nothing_is_differentiated(op: str, backend: Backend) -> None:
+    case = Case(op, (3, 4))
+    arguments = tensors(case, backend.device)
+    detached = {n: None if t is None else t.detach() for n, t in arguments.items()}
+    with torch.no_grad():
+        quiet = check.call(case, arguments, backend.name)
+    with torch.inference_mode():
+        inference = check.call(case, detached, backend.name)
+    constant = check.call(case, detached, backend.name)
+    recorded = check.call(case, arguments, backend.name)
+    for name, output in recorded.items():
+        assert output.requires_grad
+        for other in (quiet, inference, constant):
+            assert not other[name].requires_grad
+            assert torch.equal(other[name], output.detach())
+
+
+@pytest.mark.parametrize("op", OPS)
+def test_freed_graphs_say_so(op: str, backend: Backend) -> None:
+    case = Case(op, (3, 4))
+    output = next(iter(check.call(case, tensors(case, backend.device), backend.name).values()))
+    output.sum().backward()
+    with pytest.raises(RuntimeError, match="second time"):
+        output.sum().backward()
+
+
+def test_an_output_whose_gradient_is_not_asked_for(backend: Backend) -> None:
+    """z alone, and kl alone: the other's gradient is zero, not garbage."""
+    case = small("sample_kl")
+    for name, unreached in (("z", ("prior_mean", "prior_logvar")), ("kl", ())):
+        arguments = tensors(case, backend.device)
+        check.call(case, arguments, backend.name)[name].sum().backward()
+        for argument, tensor in arguments.items():
+            if argument in unreached:
+                assert tensor.grad is None or not tensor.grad.any()
+            else:
+                assert tensor.grad.isfinite().all() and tensor.grad.any()
+
+
+@pytest.mark.parametrize("op", OPS)
+def test_expanded_and_strided_upstream_gradients(op: str, backend: Backend) -> None:
+    """``.sum()`` sends an expanded gradient, a transposition a strided one."""
+    case = Case(op, (6, 6), reduction="none")
+    results = []
+    for make in (lambda t: t, lambda t: t.contiguous()):
+        arguments = {n: t for n, t in tensors(case, backend.device).items() if t is not None}
+        outputs = check.call(case, tensors(case) | arguments, backend.name)
+        upstream = []
+        for output in outputs.values():
+            values = torch.arange(output.numel(), dtype=output.dtype, device=output.device)
+            strided = values.view(output.shape).transpose(0, -1) if output.dim() > 1 else values
+            upstream.append(make(strided if output.dim() > 1 else values[:1].expand(output.shape)))
+        results.append(
+            torch.autograd.grad(
+                list(outputs.values()), list(arguments.values()), upstream, allow_unused=True
+            )
+        )
+    for strided, contiguous in zip(*results, strict=True):
+        assert (strided is None) == (contiguous is None)
+        assert strided is None or torch.equal(strided, contiguous)
+
+
+@pytest.mark.parametrize("op", OPS)
+def test_function_transforms_run_on_plain_pytorch(op: str) -> None:
+    """torch.func has no rule for a compiled kernel: unless one is named, it gets the reference."""
+    case = small(op, reduction="sum")
+    automatic = Backend(None, "cpu")
+    call, values = function(case, automatic, tensors(case))
+    weights = [torch.linspace(1, 2, o.numel(), dtype=o.dtype).view(o.shape) for o in call(*values)]
+
+    def loss(*inputs: Tensor) -> Tensor:
+        return sum((o * w).sum() for o, w in zip(call(*inputs), weights, strict=True))
+
+    transformed = torch.func.grad(loss, argnums=tuple(range(len(values))))(
+        *(value.detach() for value in values)
+    )
+    plain = torch.autograd.grad(loss(*values), values)
+    for a, b in zip(transformed, plain, strict=True):
+        torch.testing.assert_close(a, b, rtol=1e-12, atol=1e-14)
+    mapped = torch.func.vmap(call, randomness="same")(*(value[None] for value in values))
+    for a, b in zip(call(*values), mapped, strict=True):
+        torch.testing.assert_close(b[0], a, rtol=1e-12, atol=1e-14)
+
+
+@pytest.mark.parametrize("op", OPS)
+def test_function_transforms_of_a_compiled_backend_are_refused(
+    op: str, compiled_backend: Backend
+) -> None:
+    case = small(op)
+    call, values = function(case, compiled_backend, tensors(case))
+    with pytest.raises(
+        BackendUnavailableError, match=r"'cpu' .*torch\.func.*backend=\"reference\""
+    ):
+        torch.func.grad(lambda *v: call(*v)[0].sum())(*(value.detach() for value in values))
+
+
+def test_parameters_and_subclasses(backend: Backend) -> None:
+    class Marked(Tensor):
+        pass
+
+    mean, logvar = torch.randn(3, 4), torch.randn(3, 4)
+    plain = F.gaussian_kl(mean, logvar, backend=backend.name)
+    parameter = torch.nn.Parameter(copy.deepcopy(mean))
+    assert torch.equal(F.gaussian_kl(parameter, logvar, backend=backend.name).detach(), plain)
+    marked = F.gaussian_kl(mean.as_subclass(Marked), logvar, backend=backend.name)
+    assert torch.equal(marked.as_subclass(Tensor), plain)

@@ -1,0 +1,133 @@
+"""The registered ops, torch.ops.vae_fast.*, by torch's own checks of what an op must be."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import check
+import pytest
+import torch
+from cases import ARGUMENTS, Case, tensors, upstream
+from conftest import Backend
+from torch.utils._python_dispatch import TorchDispatchMode
+
+import vae_fast.functional as F
+
+NAMESPACE = "vae_fast::"
+# Its output is random: torch's check of tracing would compare two draws.
+RANDOM = ("vae_fast::draw_seed",)
+PRIORS = {"prior_mean": "full", "prior_logvar": "full"}
+CALLS = [
+    Case("sample_kl", (3, 4)),
+    Case("sample_kl", (3, 4), num_samples=2, noise="eps", dtype=torch.bfloat16),
+    Case("sample_kl", (2, 3, 4), event_dims=1, num_samples=1, row_offset=5, **PRIORS),
+    Case("sample_kl", (3, 4), upstream=("kl",), logvar="event", differentiate=("logvar",)),
+    Case("sample_kl", (3, 4), upstream=("z",), layout="transposed"),
+    Case("gaussian_kl", (3, 4)),
+    Case("gaussian_kl", (3, 4), dtype=torch.float64, **PRIORS),
+    Case("gaussian_kl", (3, 4), dtype=torch.float16, prior_mean="event", differentiate=("mean",)),
+    Case("gaussian_log_likelihood", (3, 4)),
+    Case("gaussian_log_likelihood", (3, 4), num_samples=2, logvar="scalar"),
+    Case("gaussian_log_likelihood", (3, 4), logvar=None, dtype=torch.float64),
+    Case("gaussian_log_likelihood", (3, 4), differentiate=("x",), layout="sliced"),
+    Case("negative_elbo", (3, 4)),
+    Case("negative_elbo", (3, 4), num_samples=2, reduction="none", logvar="event"),
+    Case("negative_elbo", (3, 4), dtype=torch.bfloat16, reduction="sum", beta=0.5,
+         differentiate=("mean", "logvar", "kl")),
+    Case("negative_elbo", (3, 4), dtype=torch.float16, logvar=None),
+]  # fmt: skip
+
+
+class Recorder(TorchDispatchMode):
+    """Keeps the calls of the package's ops, with the tensors they were given."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.calls: list[tuple[Any, tuple, dict]] = []
+
+    def __torch_dispatch__(self, func, types, args=(), kwargs=None):
+        if func.name().startswith(NAMESPACE):
+            self.calls.append((func, args, kwargs or {}))
+        return func(*args, **(kwargs or {}))
+
+
+def recorded(case: Case, backend: Backend) -> list[tuple[Any, tuple, dict]]:
+    arguments = tensors(case, backend.device)
+    with Recorder() as recorder:
+        outputs = check.call(case, arguments, backend.name)
+        check.differentiate(outputs, arguments, upstream(case, outputs))
+    return recorder.calls
+
+
+@pytest.mark.parametrize("case", CALLS, ids=lambda case: f"{case.op}-{case}")
+def test_opcheck(case: Case, compiled_backend: Backend) -> None:
+    calls = recorded(case, compiled_backend)
+    names = [f"{NAMESPACE}{case.op}", f"{NAMESPACE}{case.op}_backward"]
+    assert [func.name() for func, *_ in calls] == names
+    (forward, inputs, _), (backward, saved, _) = calls
+    # The backward op has no derivative: its arguments come without a history.
+    torch.library.opcheck(
+        backward, tuple(a.detach() if isinstance(a, torch.Tensor) else a for a in saved)
+    )
+    count = len(ARGUMENTS[case.op])
+    for differentiated in (False, True):
+        leaves = (
+            a if a is None else a.detach().clone().requires_grad_(differentiated)
+            for a in inputs[:count]
+        )  # fmt: skip
+        torch.library.opcheck(forward, (*leaves, *inputs[count:]))
+
+
+@pytest.mark.parametrize("num_samples", [None, 2])
+def test_opcheck_of_noise(num_samples: int | None, compiled_backend: Backend) -> None:
+    with Recorder() as recorder:
+        F.noise((3, 4), seed=2**64 - 1, num_samples=num_samples, dtype=torch.bfloat16, device="cpu",
+                backend=compiled_backend.name)  # fmt: skip
+    ((func, args, kwargs),) = recorder.calls
+    assert func.name() == f"{NAMESPACE}noise"
+    torch.library.opcheck(func, args, kwargs)
+
+
+def test_opcheck_of_drawn_seeds(compiled_backend: Backend) -> None:
+    tensor = torch.zeros(3, 4)
+    with Recorder() as recorder:
+        F.sample_kl(tensor, tensor, backend=compiled_backend.name)
+    for func, args, kwargs in recorder.calls:
+        if func.name() in RANDOM:
+            torch.library.opcheck(func, args, kwargs, test_utils=("test_schema", "test_faketensor"))
+
+
+def test_every_registered_op_is_checked(compiled_backend: Backend) -> None:
+    """An op that somebody adds without a case above fails here."""
+    names = {n for n in torch._C._dispatch_get_all_op_names() if n.startswith(NAMESPACE)}
+    seen = {func.name() for case in CALLS for func, *_ in recorded(case, compiled_backend)}
+    assert names == seen | {f"{NAMESPACE}noise", *RANDOM}
+
+
+@pytest.mark.parametrize("case", CALLS, ids=lambda case: f"{case.op}-{case}")
+def test_the_dispatcher_gives_what_eager_mode_gives(case: Case, compiled_backend: Backend) -> None:
+    """Eager calls go around the dispatcher: both ways must lead to the same numbers."""
+    eager, _ = check.run(case, compiled_backend.name)
+    with Recorder():
+        dispatched, _ = check.run(case, compiled_backend.name)
+    for name, want in eager.outputs.items():
+        assert torch.equal(dispatched.outputs[name], want), name
+    for name, want in eager.gradients.items():
+        eps = torch.finfo(
+            want.dtype
+        ).eps  # the loss's gradients are rounded once more in eager mode
+        torch.testing.assert_close(dispatched.gradients[name], want, rtol=2 * eps, atol=eps / 8)
+
+
+def test_fake_tensors(compiled_backend: Backend) -> None:
+    """Shapes, dtypes and devices without data, of every output and gradient."""
+    for case in CALLS:
+        eager, _ = check.run(case, compiled_backend.name)
+        with torch._subclasses.FakeTensorMode(allow_non_fake_inputs=True) as mode:
+            arguments = {
+                name: None if t is None else mode.from_tensor(t)
+                for name, t in tensors(case).items()
+            }
+            outputs = check.call(case, arguments, compiled_backend.name)
+            for name, want in eager.outputs.items():
+                assert outputs[name].shape == want.shape and outputs[name].dtype is want.dtype

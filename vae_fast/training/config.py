@@ -1,0 +1,116 @@
+"""The options of a run: their defaults, their bounds, and their JSON."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, fields
+
+from vae_fast.training.errors import UserError
+
+VARIANCES = ("learned", "shared", "fixed")
+BACKENDS = ("cuda", "triton", "cpu", "reference")
+ACCELERATORS = ("auto", "cpu", "gpu")
+PRECISIONS = ("32-true", "bf16-mixed", "16-mixed", "64-true")
+
+# How long and on what a run goes on, not what it computes: these may change at --resume. So may
+# the path of the data, which must hold the same rows.
+CHANGEABLE = ("data", "epochs", "backend", "accelerator", "devices", "precision", "threads")
+
+
+def option(name: str) -> str:
+    """The command-line spelling of a field: ``latent_dim`` is ``--latent-dim``."""
+    return "--" + name.replace("_", "-")
+
+
+def check_whole(name: str, value: object, low: int, high: int) -> None:
+    """UserError, naming the option, where ``value`` is no int from ``low`` to ``high``."""
+    if isinstance(value, bool) or not isinstance(value, int) or not low <= value <= high:
+        raise UserError(f"{option(name)} must be a whole number from {low} to {high}; got {value}")
+
+
+def _number(name: str, value: object, low: float, high: float, low_open: bool = False) -> None:
+    real = isinstance(value, (int, float)) and not isinstance(value, bool)
+    inside = real and math.isfinite(value) and low <= value <= high  # type: ignore[arg-type,operator]
+    if not inside or (low_open and value == low):
+        start = f"above {low:g}" if low_open else f"from {low:g}"
+        raise UserError(f"{option(name)} must be a number {start} to {high:g}; got {value}")
+
+
+def _one_of(name: str, value: object, choices: tuple[str, ...]) -> None:
+    if value not in choices:
+        raise UserError(f"{option(name)} must be one of {', '.join(choices)}; got {value}")
+
+
+@dataclass(frozen=True)
+class RunConfig:
+    """Everything that decides what a run computes, and how it is run.
+
+    Raises:
+        UserError: a value is out of its bounds, or two of them do not go together.
+    """
+
+    data: str = "digits"
+    validation_fraction: float = 0.2
+    latent_dim: int = 16
+    hidden_dims: tuple[int, ...] = (512, 256)
+    decoder_variance: str = "learned"
+    decoder_logvar_min: float = -6.0
+    beta: float = 1.0
+    num_samples: int = 1
+    epochs: int = 200
+    batch_size: int = 128
+    learning_rate: float = 1e-3
+    seed: int = 0
+    backend: str | None = None
+    accelerator: str = "auto"
+    devices: int = 1
+    precision: str = "32-true"
+    threads: int | None = None
+
+    def __post_init__(self) -> None:
+        if not isinstance(self.data, str) or not self.data or "\0" in self.data:
+            raise UserError(f"--data must name a data set or a path; got {self.data!r}")
+        _number("validation_fraction", self.validation_fraction, 0, 0.9, low_open=True)
+        check_whole("latent_dim", self.latent_dim, 1, 10**6)
+        if not isinstance(self.hidden_dims, tuple) or not self.hidden_dims:
+            raise UserError(f"--hidden-dims must be widths such as 512,256; got {self.hidden_dims}")
+        for width in self.hidden_dims:
+            check_whole("hidden_dims", width, 1, 10**6)
+        _one_of("decoder_variance", self.decoder_variance, VARIANCES)
+        _number("decoder_logvar_min", self.decoder_logvar_min, -30, 20)
+        _number("beta", self.beta, 0, 1e6)
+        check_whole("num_samples", self.num_samples, 1, 10**4)
+        check_whole("epochs", self.epochs, 1, 10**9)
+        check_whole("batch_size", self.batch_size, 1, 10**9)
+        _number("learning_rate", self.learning_rate, 0, 100, low_open=True)
+        check_whole("seed", self.seed, 0, 2**64 - 1)
+        if self.backend is not None:
+            _one_of("backend", self.backend, BACKENDS)
+        _one_of("accelerator", self.accelerator, ACCELERATORS)
+        check_whole("devices", self.devices, 1, 256)
+        _one_of("precision", self.precision, PRECISIONS)
+        if self.threads is not None:
+            check_whole("threads", self.threads, 1, 1024)
+        if self.batch_size % self.devices:
+            raise UserError(
+                f"--batch-size must be a multiple of --devices, {self.devices}, "
+                f"since each process takes an equal part; got {self.batch_size}"
+            )
+
+    def to_json(self) -> dict[str, object]:
+        """The fields as JSON types."""
+        return {**asdict(self), "hidden_dims": list(self.hidden_dims)}
+
+    @classmethod
+    def from_json(cls, values: Mapping[str, object]) -> RunConfig:
+        """The config that ``to_json`` gave; UserError where ``values`` cannot be one."""
+        names = {field.name for field in fields(cls)}
+        if unknown := sorted(set(values) - names):
+            raise UserError(f"unknown options: {', '.join(unknown)}")
+        if missing := sorted(names - set(values)):
+            raise UserError(f"missing options: {', '.join(missing)}")
+        hidden_dims = values["hidden_dims"]
+        if isinstance(hidden_dims, list):
+            values = {**values, "hidden_dims": tuple(hidden_dims)}
+        return cls(**values)  # type: ignore[arg-type]
