@@ -21,14 +21,15 @@ class Sink {
       sums_ = static_cast<T*>(output.data);
       return;
     }
-    const int64_t count = output.reduction == Reduction::column
-                              ? tiling.row_groups() * shape.cols
-                              : shape.rows * tiling.tiles_per_row();
-    sums_ = static_cast<T*>(std::calloc(count ? count : 1, sizeof(T)));
-    if (sums_ == nullptr) throw std::bad_alloc();
+    if (output.reduction == Reduction::column) {
+      column_sums_ = allocate<double>(tiling.row_groups() * shape.cols);
+    } else {
+      sums_ = allocate<T>(shape.rows * tiling.tiles_per_row());
+    }
   }
   ~Sink() {
     if (!in_output_) std::free(sums_);
+    std::free(column_sums_);
   }
   Sink(const Sink&) = delete;
   Sink& operator=(const Sink&) = delete;
@@ -52,7 +53,7 @@ class Sink {
         return;
       case Reduction::column: {
         const int64_t cols = tiling_.shape().cols;
-        T* columns = sums_ + group * cols + tile.start % cols;
+        double* columns = column_sums_ + group * cols + tile.start % cols;
         const int run = tile.rows == 1 ? tile.count : static_cast<int>(cols);
         for (int row = 0; row < tile.rows; ++row)
           for (int i = 0; i < run; ++i) columns[i] += values[row * cols + i];
@@ -94,17 +95,26 @@ class Sink {
   }
 
  private:
+  template <class S>
+  static S* allocate(int64_t count) {
+    auto* memory = static_cast<S*>(std::calloc(count ? count : 1, sizeof(S)));
+    if (memory == nullptr) throw std::bad_alloc();
+    return memory;
+  }
+
   double column_sum(int64_t column) const {
     double value = 0;
     for (int64_t group = 0; group < tiling_.row_groups(); ++group)
-      value += sums_[group * tiling_.shape().cols + column];
+      value += column_sums_[group * tiling_.shape().cols + column];
     return value;
   }
 
   Output output_;
   const Tiling& tiling_;
-  T* sums_ = nullptr;       // a sum a row (or a part of one), or a column of each group of rows
-  bool in_output_ = false;  // where the output itself holds them
+  T* sums_ = nullptr;  // of a row, or of a part of one
+  // Of a column in a group of rows: in double, since one goes over any number of rows in turn.
+  double* column_sums_ = nullptr;
+  bool in_output_ = false;  // whether the output itself holds sums_
 };
 
 }  // namespace vae_fast::VF_ISA

@@ -17,6 +17,11 @@ from vae_fast.training.loader import Batch
 from vae_fast.training.seeds import HELD_OUT, INITIAL, STEP, derive
 
 
+# Adam moves a parameter by about its rate a step. The logarithm of a shared variance has several
+# units to go, a weight a fraction of one: at the weights' rate a run would end long before.
+SCALAR_RATE = 30
+
+
 class Terms(NamedTuple):
     """The ELBO, log_likelihood - kl with no beta, and its terms: means over rows, in nats."""
 
@@ -117,7 +122,12 @@ class VAEModule(LightningModule):
             )
 
     def configure_optimizers(self) -> Any:
-        optimizer = torch.optim.Adam(self.parameters(), lr=self.config.learning_rate)
+        rate = self.config.learning_rate
+        groups = [
+            {"params": [p for p in self.parameters() if p.dim()], "lr": rate},
+            {"params": [p for p in self.parameters() if not p.dim()], "lr": SCALAR_RATE * rate},
+        ]
+        optimizer = torch.optim.Adam([group for group in groups if group["params"]])
         schedule = torch.optim.lr_scheduler.LambdaLR(
             optimizer,
             lambda step: 0.5 * (1 + math.cos(math.pi * min(step / self.total_steps, 1.0))),
