@@ -96,8 +96,10 @@ def timed_after(prepare: Callable[[int], object], call: Callable[[object], objec
 def _calls(block: Block) -> int:
     """How many calls make a block of the wanted length."""
     block(1)
-    one = min(block(1) for _ in range(5))
-    return max(1, min(MAX_CALLS, math.ceil(BLOCK_SECONDS / max(one, 1e-9))))
+    one = block(1)
+    if one < BLOCK_SECONDS:
+        one = min(one, *(block(1) for _ in range(4)))
+    return min(MAX_CALLS, math.ceil(BLOCK_SECONDS / one))
 
 
 def interleave(blocks: Mapping[str, Block], seconds: float) -> Comparison:

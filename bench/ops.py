@@ -37,6 +37,10 @@ class Inputs(NamedTuple):
     arguments: tuple[Tensor, ...]
     upstream: tuple[Tensor | None, ...]  # what arrives for each output; None: the 1 of a scalar
 
+    def clear(self) -> None:
+        for tensor in self.arguments:
+            tensor.grad = None
+
 
 def run_backward(inputs: Inputs, outputs: tuple[Tensor, ...]) -> None:
     """Gradients of the outputs into ``.grad`` of the leaves among the arguments."""
@@ -58,6 +62,11 @@ class Op(NamedTuple):
     ours: Function
     eager: Function
     directions: tuple[str, ...] = DIRECTIONS
+
+    @property
+    def samples(self) -> bool:
+        """Whether the first output is a sample, made of noise of the peer's own."""
+        return self.name in ("sample_kl", "elbo")
 
 
 def _random(rows: int, cols: int | None, scale: float = 1.0, leaf: bool = True) -> Tensor:

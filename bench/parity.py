@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -83,34 +84,47 @@ def _check_given_noise(op: Op, inputs: Inputs, peer: str, ours: bool) -> None:
     close(f"z of {peer} for given noise", z, want)
 
 
-def check(op: Op, inputs: Inputs, function: Function, peer: str) -> None:
-    """Raises AssertionError where an output or a gradient of ``peer`` is not the float64 one.
+def _expected(op: Op, inputs: Inputs, got: list[Tensor]) -> tuple[list[Tensor], list[Any]]:
+    """Outputs in float64 for what the peer returned, and the gradient of each argument."""
+    given = [t.detach().double().requires_grad_(t.requires_grad) for t in inputs.arguments]
+    outputs = ORACLES[op.name](given, got)
+    upstream = [None if g is None else g.double() for g in inputs.upstream]
+    torch.autograd.backward(outputs, upstream)
+    return [output.detach() for output in outputs], [t.grad for t in given]
+
+
+def _check_one(
+    what: str, inputs: Inputs, outputs: Sequence[Tensor], want: list[Tensor], gradients: list[Any]
+) -> None:
+    for number, (output, exact) in enumerate(zip(outputs, want, strict=True)):
+        close(f"output {number} of {what}", output.detach(), exact)
+    for number, (tensor, exact) in enumerate(zip(inputs.arguments, gradients, strict=True)):
+        if exact is not None:
+            assert tensor.grad is not None, f"argument {number} of {what} got no gradient"
+            close(f"gradient of argument {number} of {what}", tensor.grad, exact)
+
+
+def check(op: Op, inputs: Inputs, functions: Mapping[str, Function], label: str) -> None:
+    """Raises AssertionError where an output or a gradient of a peer is not the float64 one.
 
     Noise is recovered from z, is to be standard normal, and is then the oracle's noise as well.
     """
-    ours = function is op.ours
-    if op.name == "noise":
-        return _check_noise(inputs, function, peer, ours)
-    if op.name == "sample_kl":
-        _check_given_noise(op, inputs, peer, ours)
-    for tensor in inputs.arguments:
-        tensor.grad = None
-    outputs = function(*inputs.arguments)
-    run_backward(inputs, outputs)
-
-    given = [t.detach().double().requires_grad_(t.requires_grad) for t in inputs.arguments]
-    got = [t.detach().double() for t in outputs]
-    expected = ORACLES[op.name](given, got)
-    if "latent" in op.sides and op.name != "gaussian_kl":
-        noise = (got[0] - given[0]) / torch.exp(0.5 * given[1])
-        standard_normal(f"what {peer} adds to the mean", noise.detach())
-    for number, (output, want) in enumerate(zip(outputs, expected, strict=True)):
-        close(f"output {number} of {peer}", output.detach(), want.detach())
-    upstream = [None if g is None else g.double() for g in inputs.upstream]
-    torch.autograd.backward(expected, upstream)
-    for number, (tensor, exact) in enumerate(zip(inputs.arguments, given, strict=True)):
-        if exact.grad is not None:
-            assert tensor.grad is not None, f"argument {number} of {peer} got no gradient"
-            close(f"gradient of argument {number} of {peer}", tensor.grad, exact.grad)
-        tensor.grad = None
-    return None
+    expected = None
+    for peer, function in functions.items():
+        what, ours = f"{op.name} {label} by {peer}", function is op.ours
+        if op.name == "noise":
+            _check_noise(inputs, function, what, ours)
+            continue
+        if op.name == "sample_kl":
+            _check_given_noise(op, inputs, what, ours)
+        inputs.clear()
+        outputs = function(*inputs.arguments)
+        run_backward(inputs, outputs)
+        got = [t.detach().double() for t in outputs]
+        if op.samples:
+            mean, logvar = (t.detach().double() for t in inputs.arguments[:2])
+            standard_normal(f"noise of {what}", (got[0] - mean) / torch.exp(0.5 * logvar))
+        if expected is None or op.samples:
+            expected = _expected(op, inputs, got)
+        _check_one(what, inputs, outputs, *expected)
+        inputs.clear()

@@ -30,8 +30,7 @@ class Workload:
         torch._dynamo.reset()  # or the second size would be compiled for any size
         self.functions = {OURS: op.ours, EAGER: op.eager, COMPILED: torch.compile(op.eager)}
         self.compile_seconds = self._first_call(first)
-        for peer, function in self.functions.items():
-            parity.check(op, first, function, f"{op.name} {self.label} by {peer}")
+        parity.check(op, first, self.functions, self.label)
 
     def _first_call(self, inputs: Inputs) -> float:
         """Seconds until the compiled peer has done its first forward and backward pass."""
@@ -64,7 +63,7 @@ class Workload:
 
         def run(prepared: Any) -> None:
             inputs, outputs = prepared
-            _clear(inputs)
+            inputs.clear()
             run_backward(inputs, outputs)
 
         return harness.timed_after(prepare, run)
@@ -74,15 +73,10 @@ class Workload:
 
         def run(number: int) -> None:
             inputs = copies[number % len(copies)]
-            _clear(inputs)
+            inputs.clear()
             run_backward(inputs, function(*inputs.arguments))
 
         return harness.timed(run)
 
     def compare(self, direction: str, seconds: float) -> harness.Comparison:
         return harness.interleave(self._blocks(direction), seconds)
-
-
-def _clear(inputs: Inputs) -> None:
-    for tensor in inputs.arguments:
-        tensor.grad = None

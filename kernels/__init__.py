@@ -1,1 +1,1 @@
-"""Triton kernels, one module an op. Installed as ``vae_fast.kernels``; this version has none yet."""
+"""Triton kernels, one module an op, installed as ``vae_fast.kernels``; this version has none."""

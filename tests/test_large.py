@@ -1,4 +1,4 @@
-"""More elements than 32-bit indices count. The inputs are expanded views, so that little is held."""
+"""More elements than 32-bit indices count. The inputs are expanded views: little is held."""
 
 from __future__ import annotations
 

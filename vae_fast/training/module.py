@@ -16,7 +16,6 @@ from vae_fast.training.errors import UserError
 from vae_fast.training.loader import Batch
 from vae_fast.training.seeds import HELD_OUT, INITIAL, STEP, derive
 
-
 # Adam moves a parameter by about its rate a step. The logarithm of a shared variance has several
 # units to go, a weight a fraction of one: at the weights' rate a run would end long before.
 SCALAR_RATE = 30
