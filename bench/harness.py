@@ -15,7 +15,7 @@ import torch
 # Times that many calls of one peer, in seconds; what it prepares is not in the time.
 Block = Callable[[int], float]
 
-BLOCK_SECONDS = 2e-3  # long enough that a change of peer (cold code, a waking thread) is little
+BLOCK_SECONDS = 5e-3  # long enough that a change of peer (cold code, a waking thread) is little
 MAX_CALLS = 64
 MIN_ROUNDS = 7
 MAX_ROUNDS = 400
