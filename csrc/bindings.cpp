@@ -16,16 +16,18 @@ using namespace vae_fast;
 
 namespace {
 
+// A field of a tuple, by Python's own macros: a call reads some twenty of them.
+PyObject* field(const py::object& tuple, int index) { return PyTuple_GET_ITEM(tuple.ptr(), index); }
+
 // An input, of shape sizes once broadcast. Dimensions of one element are dropped, and adjacent ones
 // that one stride walks are joined.
 Operand operand(const py::object& given, const py::tuple& sizes) {
   Operand a;
   if (given.is_none()) return a;
-  const auto fields = py::reinterpret_borrow<py::tuple>(given);
-  a.data = reinterpret_cast<const void*>(fields[0].cast<uintptr_t>());
-  a.dtype = static_cast<DType>(fields[1].cast<int>());
-  if (fields[2].is_none()) return a;
-  const auto strides = py::reinterpret_borrow<py::tuple>(fields[2]);
+  a.data = PyLong_AsVoidPtr(field(given, 0));
+  a.dtype = static_cast<DType>(PyLong_AsLong(field(given, 1)));
+  if (field(given, 2) == Py_None) return a;
+  const auto strides = py::reinterpret_borrow<py::tuple>(field(given, 2));
   if (sizes.size() > kMaxDims) throw py::value_error("tensors have at most 64 dimensions");
   for (size_t d = 0; d < sizes.size(); ++d) {
     const auto size = sizes[d].cast<int64_t>(), stride = strides[d].cast<int64_t>();
@@ -45,10 +47,9 @@ Operand operand(const py::object& given, const py::tuple& sizes) {
 Output output(const py::object& given) {
   Output a;
   if (given.is_none()) return a;
-  const auto fields = py::reinterpret_borrow<py::tuple>(given);
-  a.data = reinterpret_cast<void*>(fields[0].cast<uintptr_t>());
-  a.dtype = static_cast<DType>(fields[1].cast<int>());
-  a.reduction = static_cast<Reduction>(fields[2].cast<int>());
+  a.data = PyLong_AsVoidPtr(field(given, 0));
+  a.dtype = static_cast<DType>(PyLong_AsLong(field(given, 1)));
+  a.reduction = static_cast<Reduction>(PyLong_AsLong(field(given, 2)));
   return a;
 }
 

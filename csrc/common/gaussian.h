@@ -14,8 +14,10 @@ struct Bounds {
 
   // A NaN stays one: math::min and math::max give the second operand where either is NaN.
   VF_FN T clamp(T v) const { return math::min(high, math::max(low, v)); }
-  // The clamp's gradient: 1 at and inside the bounds, 0 outside.
-  VF_FN T gate(T v, T gradient) const { return math::select_within(v, low, high, gradient); }
+  // The clamp's gradient: 1 at and inside the bounds, where it changed nothing, and 0 outside.
+  VF_FN T gate(T v, T clamped, T gradient) const {
+    return math::select_equal(v, clamped, gradient);
+  }
 };
 
 // KL from N(0, 1): (m^2 + expm1(v) - v) / 2.
@@ -54,8 +56,9 @@ struct LogDensity {
   VF_FN LogDensity(T x, T m, T v)
       : v(v), scaled((x - m) * math::exp(-v)), square((x - m) * scaled) {}
   VF_FN T value() const { return T(-0.5f) * (T(1.8378770664093454836) + v + square); }
-  VF_FN T grad_mean() const { return scaled; }
-  VF_FN T grad_logvar() const { return T(0.5f) * (square - T(1.0f)); }
+  // Both times g, the upstream gradient; half is g / 2.
+  VF_FN T grad_mean(T g) const { return g * scaled; }
+  VF_FN T grad_logvar(T half) const { return half * (square - T(1.0f)); }
 };
 
 }  // namespace vae_fast::VF_ISA

@@ -85,11 +85,12 @@ class GaussianTile {
     if (standard_) {
       for_each_vector<T>(count_, [&](int i, int lanes) VF_INLINE {
         const Lanes<T> raw = get(logvar_at_ + i, lanes);
-        const auto e = math::exp_half(bounds_.clamp(raw));
+        const Lanes<T> v = bounds_.clamp(raw);
+        const auto e = math::exp_half(v);
         const Lanes<T> g = g_kl ? get(g_kl + i, lanes) : Lanes<T>(T(0));
         const Lanes<T> g_mean = g * StandardKL<Lanes<T>>::grad_mean(get(mean + i, lanes));
         const Lanes<T> g_logvar = g * StandardKL<Lanes<T>>::grad_logvar(e.expm1);
-        write(i, lanes, raw, g_kl != nullptr, g_mean, g_logvar, e.root, sum, product, sinks, to);
+        write(i, lanes, raw, v, g_kl != nullptr, g_mean, g_logvar, e.root, sum, product, sinks, to);
       });
     } else {
       for_each_vector<T>(count_, [&](int i, int lanes) VF_INLINE {
@@ -97,12 +98,13 @@ class GaussianTile {
         const Lanes<T> v = bounds_.clamp(raw);
         const Lanes<T> g = g_kl ? get(g_kl + i, lanes) : Lanes<T>(T(0));
         const auto kl = general(i, lanes, v);
-        write(i, lanes, raw, g_kl != nullptr, g * kl.grad_mean(), g * kl.grad_logvar(),
+        write(i, lanes, raw, v, g_kl != nullptr, g * kl.grad_mean(), g * kl.grad_logvar(),
               math::exp(Lanes<T>(T(0.5)) * v), sum, product, sinks, to);
         if (sinks.prior_mean.wanted()) put(to[2] + i, lanes, g * kl.grad_prior_mean());
         if (sinks.prior_logvar.wanted()) {
-          put(to[3] + i, lanes,
-              bounds_.gate(get(prior_logvar_at_ + i, lanes), g * kl.grad_prior_logvar()));
+          const Lanes<T> raw_prior = get(prior_logvar_at_ + i, lanes);
+          const Lanes<T> gradient = g * kl.grad_prior_logvar();
+          put(to[3] + i, lanes, bounds_.gate(raw_prior, bounds_.clamp(raw_prior), gradient));
         }
       });
     }
@@ -124,16 +126,16 @@ class GaussianTile {
 
   // Adds what comes through z to the gradients of the KL, and writes both. A term whose upstream
   // gradient is absent is left out, not multiplied by zero: it may be infinite.
-  VF_FN void write(int i, int lanes, Lanes<T> raw, bool with_kl, Lanes<T> g_mean, Lanes<T> g_logvar,
-                   Lanes<T> root, const T* sum, const T* product, GaussianSinks<T>& sinks,
-                   T* const (&to)[4]) const {
+  VF_FN void write(int i, int lanes, Lanes<T> raw, Lanes<T> v, bool with_kl, Lanes<T> g_mean,
+                   Lanes<T> g_logvar, Lanes<T> root, const T* sum, const T* product,
+                   GaussianSinks<T>& sinks, T* const (&to)[4]) const {
     if (sum != nullptr) {
       const Lanes<T> through_z = Lanes<T>(T(0.5)) * root * get(product + i, lanes);
       g_mean = with_kl ? g_mean + get(sum + i, lanes) : get(sum + i, lanes);
       g_logvar = with_kl ? g_logvar + through_z : through_z;
     }
     if (sinks.mean.wanted()) put(to[0] + i, lanes, g_mean);
-    if (sinks.logvar.wanted()) put(to[1] + i, lanes, bounds_.gate(raw, g_logvar));
+    if (sinks.logvar.wanted()) put(to[1] + i, lanes, bounds_.gate(raw, v, g_logvar));
   }
 
   Buffer<T> mean_, logvar_, prior_mean_, prior_logvar_;

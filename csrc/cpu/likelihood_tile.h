@@ -56,9 +56,12 @@ class LikelihoodTile {
       const LogDensity<Lanes<T>> density(get(x_at_ + i, lanes), get(mean_at_ + i, lanes), v);
       if (value) put(value + i, lanes, density.value());
       const Lanes<T> scale = g_at ? get(g_at + i, lanes) : Lanes<T>(g);
-      if (to[0]) put(to[0] + i, lanes, -(scale * density.grad_mean()));
-      if (to[1]) put(to[1] + i, lanes, scale * density.grad_mean());
-      if (to[2]) put(to[2] + i, lanes, bounds_.gate(raw, scale * density.grad_logvar()));
+      if (to[0]) put(to[0] + i, lanes, -density.grad_mean(scale));
+      if (to[1]) put(to[1] + i, lanes, density.grad_mean(scale));
+      if (to[2]) {
+        const Lanes<T> gradient = density.grad_logvar(Lanes<T>(T(0.5)) * scale);
+        put(to[2] + i, lanes, bounds_.gate(raw, v, gradient));
+      }
     });
     for (int k = 0; k < 3; ++k)
       if (sink[k] != nullptr) sink[k]->take(tile, group, to[k]);

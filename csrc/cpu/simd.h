@@ -126,10 +126,8 @@ VF_FN F32 max(F32 a, F32 b) {
 VF_FN F32 select_zero(F32 k, F32 a, F32 b) { return F32(k.v == F32(0.0f).v ? a.v : b.v); }
 // a where v > limit, else b.
 VF_FN F32 select_above(F32 v, F32 limit, F32 a, F32 b) { return F32(v.v > limit.v ? a.v : b.v); }
-// a where low <= v <= high, else 0.
-VF_FN F32 select_within(F32 v, F32 low, F32 high, F32 a) {
-  return F32(((v.v >= low.v) & (v.v <= high.v)) ? a.v : F32(0.0f).v);
-}
+// value where a == b, else 0.
+VF_FN F32 select_equal(F32 a, F32 b, F32 value) { return F32(a.v == b.v ? value.v : F32(0.0f).v); }
 
 VF_FN F32 signed_to_float(U32 a) {
   typedef int32_t Signed __attribute__((vector_size(4 * kWidth)));

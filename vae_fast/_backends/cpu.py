@@ -77,6 +77,13 @@ def _empty_like(tensor: Tensor) -> Tensor:
     return torch.empty(tensor.shape, dtype=tensor.dtype)
 
 
+def _empty_rows(shape: torch.Size, dtype: torch.dtype) -> Tensor:
+    # With one dimension or none the strides are known, and torch.empty_strided costs half.
+    if len(shape) < 2:
+        return torch.empty_strided(shape, (1,) * len(shape), dtype=dtype)
+    return torch.empty(shape, dtype=dtype)
+
+
 def _gradients(
     tensors: tuple[Tensor | None, ...],
     needs: tuple[bool, ...],
@@ -136,7 +143,7 @@ def sample_kl_forward(
     tensors = (mean, logvar, prior_mean, prior_logvar)
     dtype = compute_dtype(*tensors)
     z = _empty_like(mean) if num_samples is None else torch.empty(z_shape, dtype=mean.dtype)
-    kl = torch.empty(shape[: len(shape) - event_dims], dtype=dtype)
+    kl = _empty_rows(shape[: len(shape) - event_dims], dtype)
     _C.sample_kl_forward(
         shape, event_dims, num_samples or 1, _operands(tensors, shape),
         _sampled(eps, z_shape, num_samples), 0 if seed is None else _seed.to_int(seed),
@@ -197,7 +204,7 @@ def gaussian_kl_forward(
     shape = mean.shape
     tensors = (mean, logvar, prior_mean, prior_logvar)
     dtype = compute_dtype(*tensors)
-    kl = torch.empty(shape[: len(shape) - event_dims], dtype=dtype)
+    kl = _empty_rows(shape[: len(shape) - event_dims], dtype)
     _C.gaussian_kl_forward(
         shape, event_dims, _operands(tensors, shape), bounds, _row_output(kl),
         torch.get_num_threads(), dtype is torch.float64,
@@ -236,7 +243,7 @@ def gaussian_log_likelihood_forward(
     shape = mean.shape
     tensors = (x, mean, logvar)
     dtype = compute_dtype(*tensors)
-    log_likelihood = torch.empty(shape[: len(shape) - event_dims], dtype=dtype)
+    log_likelihood = _empty_rows(shape[: len(shape) - event_dims], dtype)
     _C.gaussian_log_likelihood_forward(
         shape, event_dims, _operands(tensors, shape), bounds,
         _row_output(log_likelihood), torch.get_num_threads(), dtype is torch.float64,
@@ -286,8 +293,8 @@ def negative_elbo_forward(
     tensors = (x, mean, logvar)
     dtype = compute_dtype(*tensors)
     loss_dtype = compute_dtype(*tensors, kl)
-    loss = torch.empty(kl.shape if reduction == "none" else (), dtype=loss_dtype)
-    log_likelihood = torch.empty(kl.shape, dtype=dtype)
+    loss = _empty_rows(kl.shape if reduction == "none" else torch.Size(), loss_dtype)
+    log_likelihood = _empty_rows(kl.shape, dtype)
     gradients, outputs = _gradients((mean, logvar), needs, shape, event_dims)
     _C.negative_elbo_forward(
         shape, event_dims, mean.shape[0] if mean.dim() > x.dim() else 1,

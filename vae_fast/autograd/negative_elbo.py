@@ -85,8 +85,9 @@ class NegativeELBO(torch.autograd.Function):
 
 def _grad_kl(grad_loss: Tensor, kl: Tensor, beta: float | Tensor, reduction: str) -> Tensor:
     scale = beta / max(kl.numel(), 1) if reduction == "mean" else beta
-    # A hook may write to it, so it is not left expanded.
-    return (grad_loss * scale).to(kl.dtype).expand(kl.shape).contiguous()
+    gradient = grad_loss * scale
+    # A hook may write to it, so it is not an expanded view.
+    return gradient.to(kl.dtype) if reduction == "none" else torch.empty_like(kl).fill_(gradient)
 
 
 def negative_elbo(
