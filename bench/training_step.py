@@ -16,8 +16,8 @@ from vae_fast import FusedVAE
 INPUT = 784
 BATCHES = (128, 1024)
 BATCH_COPIES = 8
-# Of a gradient's norm. In float32 some ReLU of thousands is on the other side of 0.
-NETWORK_TOLERANCE = 1e-3
+# Of a gradient's norm: in float32 a few ReLUs of a million are on the other side of 0.
+NETWORK_TOLERANCE = 1e-2
 
 
 class EagerVAE(nn.Module):
