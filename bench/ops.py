@@ -44,7 +44,7 @@ class Inputs(NamedTuple):
 
 def run_backward(inputs: Inputs, outputs: tuple[Tensor, ...]) -> None:
     """Gradients of the outputs into ``.grad`` of the leaves among the arguments."""
-    if inputs.upstream == (None,):
+    if inputs.upstream[0] is None:  # not a comparison: tensors have an == of their own
         outputs[0].backward()
     else:
         torch.autograd.backward(outputs, inputs.upstream)
