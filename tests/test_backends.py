@@ -145,3 +145,32 @@ def test_an_unknown_default() -> None:
     assert ran.returncode != 0
     assert "ValueError" in ran.stderr
     assert "VAE_FAST_BACKEND" in ran.stderr and "'gpu'" in ran.stderr
+
+
+DEFAULT_DEVICE = """
+import torch
+import vae_fast.functional as F
+
+x, mean, logvar = (torch.rand(3, 4) for _ in range(3))
+leaves = [mean.requires_grad_(), logvar.requires_grad_()]
+
+def everything():
+    z, kl = F.sample_kl(mean, logvar, num_samples=2, seed=1, backend="cpu")
+    ll = F.gaussian_log_likelihood(x, mean, logvar, backend="cpu")
+    losses = [F.negative_elbo(x, mean, logvar, kl, reduction=r, backend="cpu").sum()
+              for r in ("mean", "none")]
+    total = z.sum() + F.gaussian_kl(mean, logvar, backend="cpu").sum() + ll.sum() + sum(losses)
+    noise = F.noise((2, 3), seed=1, device="cpu", backend="cpu")
+    return [total.detach(), noise, *torch.autograd.grad(total, leaves)]
+
+want = everything()
+torch.set_default_device("meta")
+for got, expected in zip(everything(), want, strict=True):
+    assert got.device.type == "cpu" and torch.equal(got, expected)
+"""
+
+
+def test_default_device_is_not_where_the_results_go(compiled_backend: Backend) -> None:
+    """The kernels write to host memory, and a wrong device would be a write to nowhere."""
+    done = subprocess.run([sys.executable, "-c", DEFAULT_DEVICE], capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr

@@ -2,7 +2,8 @@
 
 A tensor goes down as ``(pointer, dtype, strides, tensor)``, strides being None where it is
 contiguous and has the op's own shape, and the tensor being there to stay alive; an output as
-``(pointer, dtype, reduction)``.
+``(pointer, dtype, reduction)``. Outputs are made on the CPU by name: torch's default device may be
+another, and a kernel would write to its pointer.
 """
 
 from __future__ import annotations
@@ -74,14 +75,14 @@ def _empty_like(tensor: Tensor) -> Tensor:
     # Half the cost of torch.empty, which keeps no strides.
     if tensor.is_contiguous():
         return torch.empty_like(tensor)
-    return torch.empty(tensor.shape, dtype=tensor.dtype)
+    return torch.empty(tensor.shape, dtype=tensor.dtype, device="cpu")
 
 
 def _empty_rows(shape: torch.Size, dtype: torch.dtype) -> Tensor:
     # With one dimension or none the strides are known, and torch.empty_strided costs half.
     if len(shape) < 2:
-        return torch.empty_strided(shape, (1,) * len(shape), dtype=dtype)
-    return torch.empty(shape, dtype=dtype)
+        return torch.empty_strided(shape, (1,) * len(shape), dtype=dtype, device="cpu")
+    return torch.empty(shape, dtype=dtype, device="cpu")
 
 
 def _gradients(
@@ -118,7 +119,9 @@ def noise(
     dtype: torch.dtype,
     device: torch.device,
 ) -> Tensor:
-    eps = torch.empty(shape if num_samples is None else (num_samples, *shape), dtype=dtype)
+    eps = torch.empty(
+        shape if num_samples is None else (num_samples, *shape), dtype=dtype, device="cpu"
+    )
     _C.noise(
         shape, event_dims, num_samples or 1, _seed.to_int(seed), row_offset % 2**64, _output(eps),
         torch.get_num_threads(), dtype is torch.float64,
@@ -142,7 +145,11 @@ def sample_kl_forward(
     z_shape = shape if num_samples is None else torch.Size((num_samples, *shape))
     tensors = (mean, logvar, prior_mean, prior_logvar)
     dtype = compute_dtype(*tensors)
-    z = _empty_like(mean) if num_samples is None else torch.empty(z_shape, dtype=mean.dtype)
+    z = (
+        _empty_like(mean)
+        if num_samples is None
+        else torch.empty(z_shape, dtype=mean.dtype, device="cpu")
+    )
     kl = _empty_rows(shape[: len(shape) - event_dims], dtype)
     _C.sample_kl_forward(
         shape, event_dims, num_samples or 1, _operands(tensors, shape),
@@ -264,7 +271,9 @@ def gaussian_log_likelihood_backward(
     tensors = (x, mean, logvar)
     dtype = compute_dtype(*tensors)
     shared_x = x.shape != shape
-    grad_x = torch.empty(shape, dtype=dtype if shared_x else x.dtype) if needs[0] else None
+    grad_x = (
+        torch.empty(shape, dtype=dtype if shared_x else x.dtype, device="cpu") if needs[0] else None
+    )
     (grad_mean, grad_logvar), outputs = _gradients((mean, logvar), needs[1:], shape, event_dims)
     x_output = None if grad_x is None else _output(grad_x)
     _C.gaussian_log_likelihood_backward(
