@@ -7,6 +7,7 @@
 #include <pybind11/pybind11.h>
 #include <pybind11/stl.h>
 
+#include <optional>
 #include <string>
 
 #include "cpu/kernels.h"
@@ -19,18 +20,22 @@ namespace {
 // A field of a tuple, by Python's own macros: a call reads some twenty of them.
 PyObject* field(const py::object& tuple, int index) { return PyTuple_GET_ITEM(tuple.ptr(), index); }
 
-// An input, of shape sizes once broadcast. Dimensions of one element are dropped, and adjacent ones
-// that one stride walks are joined.
-Operand operand(const py::object& given, const py::tuple& sizes) {
+// An input, once broadcast of shape [*sizes], of its first dims dimensions, or of these behind a
+// dimension of samples. Dimensions of one element are dropped, and adjacent ones that one stride
+// walks are joined.
+Operand operand(const py::object& given, const py::tuple& sizes, size_t dims,
+                std::optional<int64_t> samples = std::nullopt) {
   Operand a;
   if (given.is_none()) return a;
   a.data = PyLong_AsVoidPtr(field(given, 0));
   a.dtype = static_cast<DType>(PyLong_AsLong(field(given, 1)));
   if (field(given, 2) == Py_None) return a;
   const auto strides = py::reinterpret_borrow<py::tuple>(field(given, 2));
-  if (sizes.size() > kMaxDims) throw py::value_error("tensors have at most 64 dimensions");
-  for (size_t d = 0; d < sizes.size(); ++d) {
-    const auto size = sizes[d].cast<int64_t>(), stride = strides[d].cast<int64_t>();
+  const size_t lead = samples ? 1 : 0;
+  if (lead + dims > kMaxDims) throw py::value_error("tensors have at most 64 dimensions");
+  for (size_t d = 0; d < lead + dims; ++d) {
+    const auto size = d < lead ? *samples : sizes[d - lead].cast<int64_t>();
+    const auto stride = strides[d].cast<int64_t>();
     if (size == 1) continue;
     if (a.dims > 0 && a.strides[a.dims - 1] == stride * size) {
       a.sizes[a.dims - 1] *= size;
@@ -42,6 +47,27 @@ Operand operand(const py::object& given, const py::tuple& sizes) {
   }
   if (a.dims == 1 && a.strides[0] == 1) a.dims = 0;
   return a;
+}
+Operand operand(const py::object& given, const py::tuple& sizes) {
+  return operand(given, sizes, sizes.size());
+}
+Operand sampled(const py::object& given, const py::tuple& sizes, int64_t samples) {
+  return operand(given, sizes, sizes.size(), samples);
+}
+Operand one_a_row(const py::object& given, const py::tuple& sizes, int event_dims) {
+  return operand(given, sizes, sizes.size() - event_dims);
+}
+
+// The low 64 bits of an int or of what converts to one, a 0-dim tensor among them; 0 for None.
+uint64_t low_bits(const py::object& given) {
+  if (given.is_none()) return 0;
+  const auto number = py::reinterpret_steal<py::object>(PyNumber_Long(given.ptr()));
+  if (!number) throw py::error_already_set();
+  return PyLong_AsUnsignedLongLongMask(number.ptr());
+}
+
+Noise noise_of(const py::object& seed, const py::object& row_offset) {
+  return {low_bits(seed), low_bits(row_offset)};
 }
 
 Output output(const py::object& given) {
@@ -59,14 +85,6 @@ Shape shape_of(const py::tuple& sizes, int event_dims) {
   for (int d = 0; d < static_cast<int>(sizes.size()); ++d)
     (d < batch_dims ? shape.rows : shape.cols) *= sizes[d].cast<int64_t>();
   return shape;
-}
-
-py::tuple prefix(const py::tuple& sizes, int event_dims) {
-  return sizes[py::slice(0, static_cast<py::ssize_t>(sizes.size()) - event_dims, 1)];
-}
-
-py::tuple behind(int64_t samples, const py::tuple& sizes) {
-  return py::make_tuple(samples) + sizes;
 }
 
 LogVarBounds bounds_of(const py::tuple& bounds) {
@@ -93,11 +111,27 @@ LikelihoodGradients likelihood_gradients(const py::tuple& out) {
   return {output(out[0]), output(out[1]), output(out[2])};
 }
 
+bool is_double(const Operand& a) { return a.data != nullptr && a.dtype == DType::float64; }
+
+// What is computed in double: what a float64 tensor goes into, the given noise apart.
+bool wide(const NoiseArgs& args) { return args.eps.dtype == DType::float64; }
+bool wide(const GaussianInputs& in) {
+  return is_double(in.mean) || is_double(in.logvar) || is_double(in.prior_mean) ||
+         is_double(in.prior_logvar);
+}
+bool wide(const LikelihoodInputs& in) {
+  return is_double(in.x) || is_double(in.mean) || is_double(in.logvar);
+}
+bool wide(const NegativeELBOArgs& args) { return wide(args.inputs) || is_double(args.kl); }
 template <class Args>
-void launch(void (*Kernels::*kernel)(const Args&, int, bool), const Args& args, int threads,
-            bool wide) {
+bool wide(const Args& args) {
+  return wide(args.inputs);
+}
+
+template <class Args>
+void launch(void (*Kernels::*kernel)(const Args&, int, bool), const Args& args, int threads) {
   const py::gil_scoped_release released;
-  (kernels().*kernel)(args, threads, wide);
+  (kernels().*kernel)(args, threads, wide(args));
 }
 
 }  // namespace
@@ -118,95 +152,85 @@ PYBIND11_MODULE(_C, m) {
     return info;
   });
 
-  m.def("noise", [](const py::tuple& sizes, int event_dims, int64_t samples, uint64_t seed,
-                    uint64_t row_offset, const py::object& eps, int threads, bool wide) {
+  m.def("noise", [](const py::tuple& sizes, int event_dims, int64_t samples, const py::object& seed,
+                    const py::object& row_offset, const py::object& eps, int threads) {
     launch(&Kernels::noise,
-           NoiseArgs{shape_of(sizes, event_dims), samples, {seed, row_offset}, output(eps)},
-           threads, wide);
+           NoiseArgs{shape_of(sizes, event_dims), samples, noise_of(seed, row_offset), output(eps)},
+           threads);
   });
 
   m.def("sample_kl_forward",
         [](const py::tuple& sizes, int event_dims, int64_t samples, const py::tuple& inputs,
-           const py::object& eps, uint64_t seed, uint64_t row_offset, const py::tuple& bounds,
-           const py::object& z, const py::object& kl, int threads, bool wide) {
+           const py::object& eps, const py::object& seed, const py::object& row_offset,
+           const py::tuple& bounds, const py::object& z, const py::object& kl, int threads) {
           launch(&Kernels::sample_kl_forward,
-                 SampleKLArgs{shape_of(sizes, event_dims),
-                              samples,
-                              gaussian_inputs(inputs, sizes, bounds),
-                              operand(eps, behind(samples, sizes)),
-                              {seed, row_offset},
-                              output(z),
-                              output(kl)},
-                 threads, wide);
+                 SampleKLArgs{shape_of(sizes, event_dims), samples,
+                              gaussian_inputs(inputs, sizes, bounds), sampled(eps, sizes, samples),
+                              noise_of(seed, row_offset), output(z), output(kl)},
+                 threads);
         });
 
   m.def("sample_kl_backward",
         [](const py::tuple& sizes, int event_dims, int64_t samples, const py::tuple& inputs,
-           const py::object& eps, uint64_t seed, uint64_t row_offset, const py::tuple& bounds,
-           const py::object& grad_z, const py::object& grad_kl, const py::tuple& gradients,
-           int threads, bool wide) {
-          const py::tuple sampled = behind(samples, sizes);
+           const py::object& eps, const py::object& seed, const py::object& row_offset,
+           const py::tuple& bounds, const py::object& grad_z, const py::object& grad_kl,
+           const py::tuple& gradients, int threads) {
           launch(&Kernels::sample_kl_backward,
-                 SampleKLBackwardArgs{shape_of(sizes, event_dims),
-                                      samples,
-                                      gaussian_inputs(inputs, sizes, bounds),
-                                      operand(eps, sampled),
-                                      {seed, row_offset},
-                                      operand(grad_z, sampled),
-                                      operand(grad_kl, prefix(sizes, event_dims)),
-                                      gaussian_gradients(gradients)},
-                 threads, wide);
+                 SampleKLBackwardArgs{
+                     shape_of(sizes, event_dims), samples, gaussian_inputs(inputs, sizes, bounds),
+                     sampled(eps, sizes, samples), noise_of(seed, row_offset),
+                     sampled(grad_z, sizes, samples), one_a_row(grad_kl, sizes, event_dims),
+                     gaussian_gradients(gradients)},
+                 threads);
         });
 
-  m.def("gaussian_kl_forward",
-        [](const py::tuple& sizes, int event_dims, const py::tuple& inputs, const py::tuple& bounds,
-           const py::object& kl, int threads, bool wide) {
-          launch(&Kernels::gaussian_kl_forward,
-                 GaussianKLArgs{shape_of(sizes, event_dims), gaussian_inputs(inputs, sizes, bounds),
-                                output(kl)},
-                 threads, wide);
-        });
+  m.def("gaussian_kl_forward", [](const py::tuple& sizes, int event_dims, const py::tuple& inputs,
+                                  const py::tuple& bounds, const py::object& kl, int threads) {
+    launch(&Kernels::gaussian_kl_forward,
+           GaussianKLArgs{shape_of(sizes, event_dims), gaussian_inputs(inputs, sizes, bounds),
+                          output(kl)},
+           threads);
+  });
 
   m.def("gaussian_kl_backward",
         [](const py::tuple& sizes, int event_dims, const py::tuple& inputs, const py::tuple& bounds,
-           const py::object& grad_kl, const py::tuple& gradients, int threads, bool wide) {
+           const py::object& grad_kl, const py::tuple& gradients, int threads) {
           launch(&Kernels::gaussian_kl_backward,
                  GaussianKLBackwardArgs{
                      shape_of(sizes, event_dims), gaussian_inputs(inputs, sizes, bounds),
-                     operand(grad_kl, prefix(sizes, event_dims)), gaussian_gradients(gradients)},
-                 threads, wide);
+                     one_a_row(grad_kl, sizes, event_dims), gaussian_gradients(gradients)},
+                 threads);
         });
 
-  m.def("gaussian_log_likelihood_forward",
-        [](const py::tuple& sizes, int event_dims, const py::tuple& inputs, const py::tuple& bounds,
-           const py::object& log_likelihood, int threads, bool wide) {
-          launch(
-              &Kernels::gaussian_log_likelihood_forward,
-              LogLikelihoodArgs{shape_of(sizes, event_dims),
-                                likelihood_inputs(inputs, sizes, bounds), output(log_likelihood)},
-              threads, wide);
-        });
+  m.def("gaussian_log_likelihood_forward", [](const py::tuple& sizes, int event_dims,
+                                              const py::tuple& inputs, const py::tuple& bounds,
+                                              const py::object& log_likelihood, int threads) {
+    launch(&Kernels::gaussian_log_likelihood_forward,
+           LogLikelihoodArgs{shape_of(sizes, event_dims), likelihood_inputs(inputs, sizes, bounds),
+                             output(log_likelihood)},
+           threads);
+  });
 
   m.def("gaussian_log_likelihood_backward",
         [](const py::tuple& sizes, int event_dims, const py::tuple& inputs, const py::tuple& bounds,
-           const py::object& grad, const py::tuple& gradients, int threads, bool wide) {
+           const py::object& grad, const py::tuple& gradients, int threads) {
           launch(&Kernels::gaussian_log_likelihood_backward,
                  LogLikelihoodBackwardArgs{
                      shape_of(sizes, event_dims), likelihood_inputs(inputs, sizes, bounds),
-                     operand(grad, prefix(sizes, event_dims)), likelihood_gradients(gradients)},
-                 threads, wide);
+                     one_a_row(grad, sizes, event_dims), likelihood_gradients(gradients)},
+                 threads);
         });
 
   m.def("negative_elbo_forward",
         [](const py::tuple& sizes, int event_dims, int64_t samples, const py::tuple& inputs,
            const py::tuple& bounds, const py::object& kl, const py::tuple& kl_sizes, double beta,
            int reduction, const py::object& loss, const py::object& log_likelihood,
-           const py::tuple& gradients, int threads, bool wide) {
+           const py::tuple& gradients, int threads) {
           launch(&Kernels::negative_elbo_forward,
                  NegativeELBOArgs{shape_of(sizes, event_dims), samples,
                                   likelihood_inputs(inputs, sizes, bounds), operand(kl, kl_sizes),
                                   beta, static_cast<LossReduction>(reduction), output(loss),
                                   output(log_likelihood), likelihood_gradients(gradients)},
-                 threads, wide);
+                 threads);
         });
 }

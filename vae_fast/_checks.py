@@ -20,7 +20,8 @@ def tensor(name: str, value: object, device: torch.device | None = None) -> None
     """A strided floating-point tensor, on ``device`` where that is given."""
     if not isinstance(value, Tensor):
         raise TypeError(f"{name} must be a torch.Tensor; got {type(value).__name__}")
-    dtype(name, value.dtype)
+    if value.dtype not in FLOATING:
+        dtype(name, value.dtype)
     if value.layout is not torch.strided:
         raise TypeError(f"{name} must be a strided tensor; got layout {value.layout}")
     if device is not None and value.device != device:
@@ -81,6 +82,29 @@ def broadcastable(
     return wide.expand(full)  # in float32 already, so that autograd's sum is one of unrounded terms
 
 
+def gaussian(
+    mean: Tensor,
+    logvar: Tensor,
+    prior_mean: Tensor | None,
+    prior_logvar: Tensor | None,
+    dims: int | None,
+) -> tuple[torch.Size, torch.device, int, Tensor, Tensor | None, Tensor | None]:
+    """Checks a diagonal Gaussian and its prior.
+
+    Returns the shape, device and event dimensions to use, and what ``broadcastable`` makes of the
+    log-variance, the prior's mean and the prior's log-variance.
+    """
+    tensor("mean", mean)
+    shape, device = mean.shape, mean.device
+    dims = event_dims("mean", dims, shape)
+    logvar = broadcastable("logvar", logvar, shape, dims, device)
+    if prior_mean is not None:
+        prior_mean = broadcastable("prior_mean", prior_mean, shape, dims, device)
+    if prior_logvar is not None:
+        prior_logvar = broadcastable("prior_logvar", prior_logvar, shape, dims, device)
+    return shape, device, dims, logvar, prior_mean, prior_logvar
+
+
 def bounds(logvar_min: float, logvar_max: float) -> tuple[float, float]:
     if not logvar_min <= logvar_max:
         raise ValueError(
@@ -122,8 +146,6 @@ def noise_source(
     device: torch.device,
 ) -> None:
     """At most one of eps, seed and generator, and that one fit for a mean of this shape."""
-    if eps is None and seed_value is None and generator is None:
-        return
     given = [
         name
         for name, value in (("eps", eps), ("seed", seed_value), ("generator", generator))

@@ -8,14 +8,20 @@ import torch
 from torch import Tensor
 
 SEED_LIMIT = 1 << 64
+_CPU = torch.device("cpu")
+_LOWEST = -(1 << 63)  # of int64; with no upper end, random_ draws all 64 bits
 
 
 class _Drawn(threading.local):
-    """Where a thread draws its seeds: making a tensor each time costs more than drawing."""
+    """Where a thread draws its seeds, as a tensor and as the same memory in unsigned numbers.
+
+    Making a tensor and reading it by ``item`` would each cost more than drawing.
+    """
 
     def __init__(self) -> None:
         with torch.inference_mode(False):
-            self.seed = torch.empty((), dtype=torch.int64, device="cpu")
+            self.tensor = torch.empty(1, dtype=torch.int64, device="cpu")
+        self.bits = memoryview(self.tensor.numpy()).cast("B").cast("Q")
 
 
 _drawn = _Drawn()
@@ -27,11 +33,11 @@ def draw(device: torch.device, generator: torch.Generator | None) -> int | Tenso
     On the CPU a Python int in [0, 2**64); elsewhere a 0-dim int64 tensor on the device, so that
     nothing waits for it and a captured CUDA graph draws a new one at each replay.
     """
-    if device.type == "cpu":
-        _drawn.seed.random_(-(1 << 63), None, generator=generator)
-        return int(_drawn.seed.item()) % SEED_LIMIT
+    if device == _CPU:
+        _drawn.tensor.random_(_LOWEST, None, generator=generator)
+        return _drawn.bits[0]
     seed = torch.empty((), dtype=torch.int64, device=device)
-    return seed.random_(-(1 << 63), None, generator=generator)
+    return seed.random_(_LOWEST, None, generator=generator)
 
 
 def to_tensor(seed: int | Tensor, device: torch.device) -> Tensor:

@@ -75,22 +75,16 @@ def sample_kl(
 
     Source: Kingma & Welling 2014, "Auto-Encoding Variational Bayes", section 2.4 and appendix B.
     """
-    _checks.tensor("mean", mean)
-    shape, device = mean.shape, mean.device
-    event_dims = _checks.event_dims("mean", event_dims, shape)
-    logvar = _checks.broadcastable("logvar", logvar, shape, event_dims, device)
-    if prior_mean is not None:
-        prior_mean = _checks.broadcastable("prior_mean", prior_mean, shape, event_dims, device)
-    if prior_logvar is not None:
-        prior_logvar = _checks.broadcastable(
-            "prior_logvar", prior_logvar, shape, event_dims, device
-        )
+    shape, device, event_dims, logvar, prior_mean, prior_logvar = _checks.gaussian(
+        mean, logvar, prior_mean, prior_logvar, event_dims
+    )
     if num_samples is not None:
         _checks.integer("num_samples", num_samples, 1, 2**32)
     _checks.integer("row_offset", row_offset, 0)
-    _checks.noise_source(eps, seed, generator, shape, num_samples, device)
+    if eps is not None or seed is not None or generator is not None:
+        _checks.noise_source(eps, seed, generator, shape, num_samples, device)
     bounds = _checks.bounds(logvar_min, logvar_max)
-    name = _backends.choose(backend, device.type)
+    name = _backends.choose(backend, device)
     if eps is None and seed is None:
         seed = draw_seed(device, generator)
     if name == "reference":
@@ -126,18 +120,11 @@ def gaussian_kl(
 
     Source: Kingma & Welling 2014, appendix B.
     """
-    _checks.tensor("mean", mean)
-    shape, device = mean.shape, mean.device
-    event_dims = _checks.event_dims("mean", event_dims, shape)
-    logvar = _checks.broadcastable("logvar", logvar, shape, event_dims, device)
-    if prior_mean is not None:
-        prior_mean = _checks.broadcastable("prior_mean", prior_mean, shape, event_dims, device)
-    if prior_logvar is not None:
-        prior_logvar = _checks.broadcastable(
-            "prior_logvar", prior_logvar, shape, event_dims, device
-        )
+    _, device, event_dims, logvar, prior_mean, prior_logvar = _checks.gaussian(
+        mean, logvar, prior_mean, prior_logvar, event_dims
+    )
     bounds = _checks.bounds(logvar_min, logvar_max)
-    name = _backends.choose(backend, device.type)
+    name = _backends.choose(backend, device)
     if name == "reference":
         return reference.gaussian_kl(mean, logvar, prior_mean, prior_logvar, event_dims, bounds)
     return _gaussian_kl(mean, logvar, prior_mean, prior_logvar, event_dims, bounds, name)
@@ -194,7 +181,7 @@ def gaussian_log_likelihood(
     """
     logvar, event_dims = _likelihood_arguments(x, mean, logvar, event_dims)
     bounds = _checks.bounds(logvar_min, logvar_max)
-    name = _backends.choose(backend, mean.device.type)
+    name = _backends.choose(backend, mean.device)
     if name == "reference":
         return reference.gaussian_log_likelihood(x, mean, logvar, event_dims, bounds)
     return _gaussian_log_likelihood(x, mean, logvar, event_dims, bounds, name)
@@ -229,7 +216,7 @@ def negative_elbo_terms(
         raise ValueError(f"reduction must be 'mean', 'sum' or 'none'; got {reduction!r}")
     _checks.beta(beta)
     bounds = _checks.bounds(logvar_min, logvar_max)
-    name = _backends.choose(backend, mean.device.type)
+    name = _backends.choose(backend, mean.device)
     arguments = (x, mean, logvar, kl, beta, reduction, event_dims, bounds)
     if name == "reference":
         loss, log_likelihood = reference.negative_elbo(*arguments)
@@ -328,6 +315,6 @@ def noise(
     _checks.dtype("dtype", dtype)
     # torch.get_default_device would end a compiled graph.
     device = torch.empty(0).device if device is None else torch.device(device)
-    name = _backends.choose(backend, device.type)
+    name = _backends.choose(backend, device)
     arguments = (tuple(shape), event_dims, num_samples, seed, row_offset, dtype, device)
     return reference.noise(*arguments) if name == "reference" else _noise(*arguments, name)

@@ -12,7 +12,7 @@ void forward(const GaussianKLArgs& args, int threads) {
   for_each_tile(tiling, threads, false, [&](const Tile& tile, int64_t group) {
     Buffer<T> buffer;
     const GaussianTile<T> in(args.inputs, tile);
-    in.template forward<false>(nullptr, buffer.data);
+    in.forward(buffer.data);
     kl.take(tile, group, buffer.data);
   });
   kl.finish();
@@ -24,7 +24,7 @@ void backward(const GaussianKLBackwardArgs& args, int threads) {
   GaussianSinks<T> sinks(args.gradients, tiling);
   for_each_tile(tiling, threads, sinks.by_column(), [&](const Tile& tile, int64_t group) {
     const GaussianTile<T> in(args.inputs, tile);
-    in.backward(args.grad_kl, args.shape, tile, group, nullptr, nullptr, sinks);
+    in.backward(args.grad_kl, args.shape, tile, group, {}, sinks);
   });
   sinks.finish();
 }

@@ -28,6 +28,16 @@ struct GaussianSinks {
   }
 };
 
+// The upstream gradient and the noise of a tile's last sample, and what the samples before it have
+// added up to.
+template <class T>
+struct ThroughSample {
+  const T* grad = nullptr;  // null: nothing arrives through z
+  const T* eps = nullptr;
+  const T* sum = nullptr;      // over the earlier samples, of grad; null: there are none
+  const T* product = nullptr;  // and of grad * eps
+};
+
 template <class T>
 class GaussianTile {
  public:
@@ -46,35 +56,20 @@ class GaussianTile {
   GaussianTile(const GaussianTile&) = delete;
   GaussianTile& operator=(const GaussianTile&) = delete;
 
-  // The KL at each element and, where Sample, the standard deviation.
-  template <bool Sample>
-  void forward(T* root, T* kl) const {
-    if (standard_) {
-      for_each_vector<T>(count_, [&](int i, int lanes) VF_INLINE {
-        const Lanes<T> v = bounds_.clamp(get(logvar_at_ + i, lanes));
-        Lanes<T> expm1_minus;
-        if constexpr (Sample) {
-          const auto e = math::exp_half(v);
-          put(root + i, lanes, e.root);
-          expm1_minus = e.expm1_minus;
-        } else {
-          expm1_minus = math::expm1(v).expm1_minus;
-        }
-        put(kl + i, lanes, StandardKL<Lanes<T>>::value(get(mean + i, lanes), expm1_minus));
-      });
-      return;
-    }
-    for_each_vector<T>(count_, [&](int i, int lanes) VF_INLINE {
-      const Lanes<T> v = bounds_.clamp(get(logvar_at_ + i, lanes));
-      if constexpr (Sample) put(root + i, lanes, math::exp(Lanes<T>(T(0.5)) * v));
-      put(kl + i, lanes, general(i, lanes, v).value());
-    });
+  // The KL at each element.
+  void forward(T* kl) const {
+    run_forward<false>(kl, [](int, int, Lanes<T>) VF_INLINE {});
   }
 
-  // Gradients, of grad_kl [rows] or null, and of z where sum (of grad_z) and product (of grad_z
-  // and the noise) are given.
-  void backward(const Operand& grad_kl, Shape shape, const Tile& tile, int64_t group, const T* sum,
-                const T* product, GaussianSinks<T>& sinks) const {
+  // The same and, as take(i, lanes, root), the standard deviation.
+  template <class F>
+  void forward(T* kl, F&& take) const {
+    run_forward<true>(kl, take);
+  }
+
+  // Gradients, of grad_kl [rows] or null, and of what comes through z.
+  void backward(const Operand& grad_kl, Shape shape, const Tile& tile, int64_t group,
+                const ThroughSample<T>& z, GaussianSinks<T>& sinks) const {
     Buffer<T> rows_buffer, buffers[4];
     const T* g_kl = nullptr;
     if (grad_kl.data != nullptr) g_kl = read_rows(grad_kl, tile, shape.cols, rows_buffer.data);
@@ -90,7 +85,7 @@ class GaussianTile {
         const Lanes<T> g = g_kl ? get(g_kl + i, lanes) : Lanes<T>(T(0));
         const Lanes<T> g_mean = g * StandardKL<Lanes<T>>::grad_mean(get(mean + i, lanes));
         const Lanes<T> g_logvar = g * StandardKL<Lanes<T>>::grad_logvar(e.expm1);
-        write(i, lanes, raw, v, g_kl != nullptr, g_mean, g_logvar, e.root, sum, product, sinks, to);
+        write(i, lanes, raw, v, g_kl != nullptr, g_mean, g_logvar, e.root, z, sinks, to);
       });
     } else {
       for_each_vector<T>(count_, [&](int i, int lanes) VF_INLINE {
@@ -99,7 +94,7 @@ class GaussianTile {
         const Lanes<T> g = g_kl ? get(g_kl + i, lanes) : Lanes<T>(T(0));
         const auto kl = general(i, lanes, v);
         write(i, lanes, raw, v, g_kl != nullptr, g * kl.grad_mean(), g * kl.grad_logvar(),
-              math::exp(Lanes<T>(T(0.5)) * v), sum, product, sinks, to);
+              math::exp(Lanes<T>(T(0.5)) * v), z, sinks, to);
         if (sinks.prior_mean.wanted()) put(to[2] + i, lanes, g * kl.grad_prior_mean());
         if (sinks.prior_logvar.wanted()) {
           const Lanes<T> raw_prior = get(prior_logvar_at_ + i, lanes);
@@ -119,6 +114,30 @@ class GaussianTile {
     return buffer.data;
   }
 
+  template <bool Sample, class F>
+  VF_FN void run_forward(T* kl, F&& take) const {
+    if (standard_) {
+      for_each_vector<T>(count_, [&](int i, int lanes) VF_INLINE {
+        const Lanes<T> v = bounds_.clamp(get(logvar_at_ + i, lanes));
+        Lanes<T> expm1_minus;
+        if constexpr (Sample) {
+          const auto e = math::exp_half(v);
+          take(i, lanes, e.root);
+          expm1_minus = e.expm1_minus;
+        } else {
+          expm1_minus = math::expm1(v).expm1_minus;
+        }
+        put(kl + i, lanes, StandardKL<Lanes<T>>::value(get(mean + i, lanes), expm1_minus));
+      });
+      return;
+    }
+    for_each_vector<T>(count_, [&](int i, int lanes) VF_INLINE {
+      const Lanes<T> v = bounds_.clamp(get(logvar_at_ + i, lanes));
+      if constexpr (Sample) take(i, lanes, math::exp(Lanes<T>(T(0.5)) * v));
+      put(kl + i, lanes, general(i, lanes, v).value());
+    });
+  }
+
   VF_FN GeneralKL<Lanes<T>> general(int i, int lanes, Lanes<T> v) const {
     return GeneralKL<Lanes<T>>(get(mean + i, lanes), v, get(prior_mean_at_ + i, lanes),
                                bounds_.clamp(get(prior_logvar_at_ + i, lanes)));
@@ -127,11 +146,17 @@ class GaussianTile {
   // Adds what comes through z to the gradients of the KL, and writes both. A term whose upstream
   // gradient is absent is left out, not multiplied by zero: it may be infinite.
   VF_FN void write(int i, int lanes, Lanes<T> raw, Lanes<T> v, bool with_kl, Lanes<T> g_mean,
-                   Lanes<T> g_logvar, Lanes<T> root, const T* sum, const T* product,
+                   Lanes<T> g_logvar, Lanes<T> root, const ThroughSample<T>& z,
                    GaussianSinks<T>& sinks, T* const (&to)[4]) const {
-    if (sum != nullptr) {
-      const Lanes<T> through_z = Lanes<T>(T(0.5)) * root * get(product + i, lanes);
-      g_mean = with_kl ? g_mean + get(sum + i, lanes) : get(sum + i, lanes);
+    if (z.grad != nullptr) {
+      const Lanes<T> grad = get(z.grad + i, lanes), eps = get(z.eps + i, lanes);
+      Lanes<T> sum = grad, product = grad * eps;
+      if (z.sum != nullptr) {
+        sum = get(z.sum + i, lanes) + grad;
+        product = math::fma(grad, eps, get(z.product + i, lanes));
+      }
+      const Lanes<T> through_z = Lanes<T>(T(0.5)) * root * product;
+      g_mean = with_kl ? g_mean + sum : sum;
       g_logvar = with_kl ? g_logvar + through_z : through_z;
     }
     if (sinks.mean.wanted()) put(to[0] + i, lanes, g_mean);

@@ -6,36 +6,64 @@
 namespace vae_fast::VF_ISA {
 namespace {
 
+// The noise of one sample of a tile: as given, or made in buffer.
+template <class T, class Args>
+const T* noise_of(const Args& args, int64_t sample, const Tile& tile, NoiseBuffer<T>& buffer) {
+  if (args.eps.data == nullptr) return make_noise(args.noise, args.shape, sample, tile, buffer);
+  const int64_t start = sample * args.shape.rows * args.shape.cols + tile.start;
+  return read(args.eps, start, tile.count, buffer.data);
+}
+
 template <class T>
 void forward(const SampleKLArgs& args, int threads) {
   const Tiling tiling(args.shape);
   const int64_t plane = args.shape.rows * args.shape.cols;
+  const bool in_place = args.z.dtype == kDTypeOf<T>;
   Sink<T> kl(args.kl, tiling);
   for_each_tile(tiling, threads, false, [&](const Tile& tile, int64_t group) {
-    Buffer<T> root_buffer, buffer;
-    const GaussianTile<T> in(args.inputs, tile);
-    T* root = root_buffer.data;
-    in.template forward<true>(root, buffer.data);
-    kl.take(tile, group, buffer.data);
-
+    Buffer<T> root_buffer, kl_buffer, z_buffer;
     NoiseBuffer<T> noise;
+    T* root = root_buffer.data;
+    const GaussianTile<T> in(args.inputs, tile);
+
     for (int64_t sample = 0; sample < args.samples; ++sample) {
+      const T* eps = noise_of(args, sample, tile, noise);
       const int64_t start = sample * plane + tile.start;
-      const T* eps = args.eps.data ? read(args.eps, start, tile.count, buffer.data)
-                                   : make_noise(args.noise, args.shape, sample, tile, noise);
-      const bool in_place = args.z.dtype == kDTypeOf<T>;
-      T* z = in_place ? static_cast<T*>(args.z.data) + start : buffer.data;
-      for_each_vector<T>(tile.count, [&](int i, int lanes) VF_INLINE {
-        put(z + i, lanes,
-            math::fma(get(root + i, lanes), get(eps + i, lanes), get(in.mean + i, lanes)));
-      });
+      T* z = in_place ? static_cast<T*>(args.z.data) + start : z_buffer.data;
+      const auto draw = [&](int i, int lanes, Lanes<T> deviation) VF_INLINE {
+        put(z + i, lanes, math::fma(deviation, get(eps + i, lanes), get(in.mean + i, lanes)));
+      };
+      if (sample > 0) {
+        for_each_vector<T>(
+            tile.count, [&](int i, int lanes) VF_INLINE { draw(i, lanes, get(root + i, lanes)); });
+      } else if (args.samples > 1) {
+        in.forward(kl_buffer.data, [&](int i, int lanes, Lanes<T> deviation) VF_INLINE {
+          put(root + i, lanes, deviation);
+          draw(i, lanes, deviation);
+        });
+      } else {
+        in.forward(kl_buffer.data, draw);
+      }
       if (!in_place) {
         with_element(args.z.dtype, args.z.data,
                      [&](auto* p) { narrow_run(z, p + start, tile.count); });
       }
     }
+    kl.take(tile, group, kl_buffer.data);
   });
   kl.finish();
+}
+
+// Makes z's last sample one of the earlier ones.
+template <class T>
+void add(ThroughSample<T>& z, int count, T* sum, T* product) {
+  for_each_vector<T>(count, [&](int i, int lanes) VF_INLINE {
+    const Lanes<T> g = get(z.grad + i, lanes), e = get(z.eps + i, lanes);
+    put(sum + i, lanes, z.sum ? get(sum + i, lanes) + g : g);
+    put(product + i, lanes, z.sum ? math::fma(g, e, get(product + i, lanes)) : g * e);
+  });
+  z.sum = sum;
+  z.product = product;
 }
 
 template <class T>
@@ -44,28 +72,16 @@ void backward(const SampleKLBackwardArgs& args, int threads) {
   const int64_t plane = args.shape.rows * args.shape.cols;
   GaussianSinks<T> sinks(args.gradients, tiling);
   for_each_tile(tiling, threads, sinks.by_column(), [&](const Tile& tile, int64_t group) {
-    Buffer<T> sum_buffer, product_buffer, eps_buffer, grad_buffer;
+    Buffer<T> sum_buffer, product_buffer, grad_buffer;
     NoiseBuffer<T> noise;
-    T* sum = nullptr;      // over the samples, of grad_z
-    T* product = nullptr;  // over the samples, of grad_z * eps
-    if (args.grad_z.data != nullptr) {
-      sum = sum_buffer.data;
-      product = product_buffer.data;
-      for (int64_t sample = 0; sample < args.samples; ++sample) {
-        const int64_t start = sample * plane + tile.start;
-        const T* grad = read(args.grad_z, start, tile.count, grad_buffer.data);
-        const T* eps = args.eps.data ? read(args.eps, start, tile.count, eps_buffer.data)
-                                     : make_noise(args.noise, args.shape, sample, tile, noise);
-        for_each_vector<T>(tile.count, [&](int i, int lanes) VF_INLINE {
-          const Lanes<T> g = get(grad + i, lanes), e = get(eps + i, lanes);
-          const Lanes<T> zero(0.0f);
-          put(sum + i, lanes, sample ? get(sum + i, lanes) + g : g);
-          put(product + i, lanes, math::fma(g, e, sample ? get(product + i, lanes) : zero));
-        });
-      }
+    ThroughSample<T> z;
+    for (int64_t sample = 0; args.grad_z.data != nullptr && sample < args.samples; ++sample) {
+      if (sample > 0) add(z, tile.count, sum_buffer.data, product_buffer.data);
+      z.grad = read(args.grad_z, sample * plane + tile.start, tile.count, grad_buffer.data);
+      z.eps = noise_of(args, sample, tile, noise);
     }
     const GaussianTile<T> in(args.inputs, tile);
-    in.backward(args.grad_kl, args.shape, tile, group, sum, product, sinks);
+    in.backward(args.grad_kl, args.shape, tile, group, z, sinks);
   });
   sinks.finish();
 }

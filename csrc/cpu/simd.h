@@ -80,6 +80,58 @@ VF_FN double load(const double* p) { return *p; }
 VF_FN void store(float* p, F32 a) { std::memcpy(p, &a, sizeof a); }
 VF_FN void store(double* p, double a) { *p = a; }
 
+#if defined(__AVX2__) && !defined(__AVX512F__)
+VF_FN __m256i first_lanes(int lanes) {
+  return _mm256_cmpgt_epi32(_mm256_set1_epi32(lanes), _mm256_setr_epi32(0, 1, 2, 3, 4, 5, 6, 7));
+}
+#endif
+
+// The first lanes, fewer than kWidth, of a vector in memory; the others are 0.
+VF_FN F32 load_part(const float* p, int lanes) {
+#if defined(__AVX512F__)
+  return F32::Vector(_mm512_maskz_loadu_ps(static_cast<__mmask16>((1u << lanes) - 1), p));
+#elif defined(__AVX2__)
+  return F32::Vector(_mm256_maskload_ps(p, first_lanes(lanes)));
+#else
+  F32 a(0.0f);
+  for (int lane = 0; lane < lanes; ++lane) a.v[lane] = p[lane];
+  return a;
+#endif
+}
+VF_FN void store_part(float* p, int lanes, F32 a) {
+#if defined(__AVX512F__)
+  _mm512_mask_storeu_ps(p, static_cast<__mmask16>((1u << lanes) - 1), __m512(a.v));
+#elif defined(__AVX2__)
+  _mm256_maskstore_ps(p, first_lanes(lanes), __m256(a.v));
+#else
+  for (int lane = 0; lane < lanes; ++lane) p[lane] = a.v[lane];
+#endif
+}
+
+// By halves: each lane of the lower one and its fellow of the upper one, and so on.
+VF_FN float sum_of_lanes(F32 a) {
+#if defined(__SSE2__)
+#if defined(__AVX512F__)
+  const __m256 eight =
+      _mm256_add_ps(_mm512_castps512_ps256(__m512(a.v)), _mm512_extractf32x8_ps(__m512(a.v), 1));
+#elif defined(__AVX2__)
+  const __m256 eight = __m256(a.v);
+#endif
+#if defined(__AVX2__)
+  const __m128 four = _mm_add_ps(_mm256_castps256_ps128(eight), _mm256_extractf128_ps(eight, 1));
+#else
+  const __m128 four = __m128(a.v);
+#endif
+  const __m128 two = _mm_add_ps(four, _mm_movehl_ps(four, four));
+  return _mm_cvtss_f32(_mm_add_ss(two, _mm_shuffle_ps(two, two, 1)));
+#else
+  for (int half = kWidth / 2; half > 0; half /= 2)
+    for (int lane = 0; lane < half; ++lane) a.v[lane] += a.v[lane + half];
+  return a.v[0];
+#endif
+}
+VF_FN double sum_of_lanes(double a) { return a; }
+
 VF_FN F32 fma(F32 a, F32 b, F32 c) {
 #if defined(__AVX512F__)
   return F32::Vector(_mm512_fmadd_ps(__m512(a.v), __m512(b.v), __m512(c.v)));

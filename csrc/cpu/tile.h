@@ -109,18 +109,10 @@ VF_FN void for_each_vector(int count, F&& f) {
   if (i < count) f(i, count - i);
 }
 
-VF_FN F32 get(const float* p, int lanes) {
-  if (lanes == kWidth) return load(p);
-  float padded[kWidth] = {};
-  std::memcpy(padded, p, lanes * sizeof(float));
-  return load(padded);
-}
+VF_FN F32 get(const float* p, int lanes) { return lanes == kWidth ? load(p) : load_part(p, lanes); }
 VF_FN double get(const double* p, int) { return *p; }
 VF_FN void put(float* p, int lanes, F32 a) {
-  if (lanes == kWidth) return store(p, a);
-  float padded[kWidth];
-  store(padded, a);
-  std::memcpy(p, padded, lanes * sizeof(float));
+  lanes == kWidth ? store(p, a) : store_part(p, lanes, a);
 }
 VF_FN void put(double* p, int, double a) { *p = a; }
 
@@ -189,18 +181,10 @@ inline const T* read_rows(const Operand& a, const Tile& tile, int64_t cols, T* b
 // Sum in a fixed order: lane by lane over the vectors, then over the lanes.
 template <class T>
 inline T sum(const T* values, int count) {
-  constexpr int width = LanesOf<T>::width;
-  T total = 0;
-  int i = 0;
-  if (count >= 2 * width) {
-    Lanes<T> lanes = load(values);
-    for (i = width; i + width <= count; i += width) lanes = lanes + load(values + i);
-    T each[width];
-    store(each, lanes);
-    for (int lane = 0; lane < width; ++lane) total += each[lane];
-  }
-  for (; i < count; ++i) total += values[i];
-  return total;
+  Lanes<T> lanes(T(0));
+  for_each_vector<T>(count,
+                     [&](int i, int width) VF_INLINE { lanes = lanes + get(values + i, width); });
+  return sum_of_lanes(lanes);
 }
 
 }  // namespace vae_fast::VF_ISA

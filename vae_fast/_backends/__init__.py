@@ -129,21 +129,22 @@ def _choose(asked: str | None, device_type: str, transformed: bool) -> str:
     return asked
 
 
-_choices: dict[tuple[str | None, str, bool], str] = {}
+_choices: dict[tuple[str | None, torch.device, bool], str] = {}
 
 
-def choose(asked: str | None, device_type: str) -> str:
-    """The name of the backend for tensors on ``device_type``.
+def choose(asked: str | None, device: torch.device) -> str:
+    """The name of the backend for tensors on ``device``.
 
     Raises:
         ValueError: ``asked``, or VAE_FAST_BACKEND where it is None, is not a backend's name.
         BackendUnavailableError: that backend is not available, runs another device, or has no
             rules for an active torch.func transform.
     """
-    key = (asked, device_type, torch._C._are_functorch_transforms_active())
+    transformed = torch._C._are_functorch_transforms_active()
+    key = (asked, device, transformed)  # not device.type, which makes a string at each call
     name = _choices.get(key)
     if name is None:
-        name = _choices[key] = _choose(*key)
+        name = _choices[key] = _choose(asked, device.type, transformed)
     return name
 
 

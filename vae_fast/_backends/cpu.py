@@ -14,7 +14,6 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from vae_fast import _seed
 from vae_fast._backends import Unavailable
 from vae_fast._backends.reference import compute_dtype
 
@@ -48,6 +47,10 @@ def _operand(tensor: Tensor | None, shape: torch.Size) -> tuple[Any, ...] | None
     return tensor.data_ptr(), _CODES[tensor.dtype], tensor.expand(shape).stride(), tensor
 
 
+def _operands(tensors: tuple[Tensor | None, ...], shape: torch.Size) -> tuple[Any, ...]:
+    return tuple([None if tensor is None else _operand(tensor, shape) for tensor in tensors])
+
+
 def _output(tensor: Tensor) -> tuple[int, int, int]:
     return tensor.data_ptr(), _CODES[tensor.dtype], _FULL
 
@@ -58,8 +61,6 @@ def _row_output(tensor: Tensor) -> tuple[int, int, int]:
 
 def _reduction(shape: torch.Size, full: torch.Size, event_dims: int) -> int:
     """Which sum of the values at the elements an input of this shape has for its gradient."""
-    if shape == full:
-        return _FULL
     count = math.prod(shape)
     if count == math.prod(full):
         return _FULL
@@ -71,9 +72,9 @@ def _reduction(shape: torch.Size, full: torch.Size, event_dims: int) -> int:
     return _ROW
 
 
-def _empty_like(tensor: Tensor) -> Tensor:
-    # Half the cost of torch.empty, which keeps no strides.
-    if tensor.is_contiguous():
+def _empty_like(tensor: Tensor, operand: tuple[Any, ...]) -> Tensor:
+    # Half the cost of torch.empty, and contiguous where the tensor is.
+    if operand[2] is None:
         return torch.empty_like(tensor)
     return torch.empty(tensor.shape, dtype=tensor.dtype, device="cpu")
 
@@ -87,27 +88,24 @@ def _empty_rows(shape: torch.Size, dtype: torch.dtype) -> Tensor:
 
 def _gradients(
     tensors: tuple[Tensor | None, ...],
+    operands: tuple[Any, ...],
     needs: tuple[bool, ...],
     full: torch.Size,
     event_dims: int,
-) -> tuple[tuple[Tensor | None, ...], tuple[tuple[int, int, int] | None, ...]]:
+) -> tuple[list[Tensor | None], tuple[Any, ...]]:
     """Uninitialised gradients of the tensors where needed, and the same as outputs."""
     gradients: list[Tensor | None] = []
     outputs: list[tuple[int, int, int] | None] = []
-    for tensor, needed in zip(tensors, needs, strict=True):
+    for tensor, operand, needed in zip(tensors, operands, needs, strict=True):
         if tensor is None or not needed:
             gradients.append(None)
             outputs.append(None)
             continue
-        gradient = _empty_like(tensor)
-        code = _reduction(tensor.shape, full, event_dims)
+        gradient = _empty_like(tensor, operand)
+        code = _FULL if operand[2] is None else _reduction(tensor.shape, full, event_dims)
         gradients.append(gradient)
-        outputs.append((gradient.data_ptr(), _CODES[tensor.dtype], code))
-    return tuple(gradients), tuple(outputs)
-
-
-def _operands(tensors: tuple[Tensor | None, ...], shape: torch.Size) -> tuple[Any, ...]:
-    return tuple([_operand(tensor, shape) for tensor in tensors])
+        outputs.append((gradient.data_ptr(), operand[1], code))
+    return gradients, tuple(outputs)
 
 
 def noise(
@@ -123,8 +121,8 @@ def noise(
         shape if num_samples is None else (num_samples, *shape), dtype=dtype, device="cpu"
     )
     _C.noise(
-        shape, event_dims, num_samples or 1, _seed.to_int(seed), row_offset % 2**64, _output(eps),
-        torch.get_num_threads(), dtype is torch.float64,
+        shape, event_dims, num_samples or 1, seed, row_offset, _output(eps),
+        torch.get_num_threads(),
     )  # fmt: skip
     return eps
 
@@ -144,18 +142,18 @@ def sample_kl_forward(
     shape = mean.shape
     z_shape = shape if num_samples is None else torch.Size((num_samples, *shape))
     tensors = (mean, logvar, prior_mean, prior_logvar)
+    operands = _operands(tensors, shape)
     dtype = compute_dtype(*tensors)
     z = (
-        _empty_like(mean)
+        _empty_like(mean, operands[0])
         if num_samples is None
         else torch.empty(z_shape, dtype=mean.dtype, device="cpu")
     )
     kl = _empty_rows(shape[: len(shape) - event_dims], dtype)
     _C.sample_kl_forward(
-        shape, event_dims, num_samples or 1, _operands(tensors, shape),
-        _sampled(eps, z_shape, num_samples), 0 if seed is None else _seed.to_int(seed),
-        row_offset % 2**64, bounds, _output(z), _row_output(kl), torch.get_num_threads(),
-        dtype is torch.float64,
+        shape, event_dims, num_samples or 1, operands,
+        eps if eps is None else _sampled(eps, z_shape, num_samples), seed, row_offset, bounds,
+        _output(z), _row_output(kl), torch.get_num_threads(),
     )  # fmt: skip
     return z, kl
 
@@ -187,17 +185,17 @@ def sample_kl_backward(
     shape = mean.shape
     z_shape = shape if num_samples is None else torch.Size((num_samples, *shape))
     tensors = (mean, logvar, prior_mean, prior_logvar)
-    gradients, outputs = _gradients(tensors, needs, shape, event_dims)
+    operands = _operands(tensors, shape)
+    gradients, outputs = _gradients(tensors, operands, needs, shape, event_dims)
     if grad_z is None and grad_kl is None:
-        return tuple(None if g is None else g.zero_() for g in gradients)
+        return tuple([None if g is None else g.zero_() for g in gradients])
     _C.sample_kl_backward(
-        shape, event_dims, num_samples or 1, _operands(tensors, shape),
-        _sampled(eps, z_shape, num_samples), 0 if seed is None else _seed.to_int(seed),
-        row_offset % 2**64, bounds, _sampled(grad_z, z_shape, num_samples),
+        shape, event_dims, num_samples or 1, operands,
+        eps if eps is None else _sampled(eps, z_shape, num_samples), seed, row_offset, bounds,
+        _sampled(grad_z, z_shape, num_samples),
         _operand(grad_kl, shape[: len(shape) - event_dims]), outputs, torch.get_num_threads(),
-        compute_dtype(*tensors) is torch.float64,
     )  # fmt: skip
-    return gradients
+    return tuple(gradients)
 
 
 def gaussian_kl_forward(
@@ -214,7 +212,7 @@ def gaussian_kl_forward(
     kl = _empty_rows(shape[: len(shape) - event_dims], dtype)
     _C.gaussian_kl_forward(
         shape, event_dims, _operands(tensors, shape), bounds, _row_output(kl),
-        torch.get_num_threads(), dtype is torch.float64,
+        torch.get_num_threads(),
     )  # fmt: skip
     return kl
 
@@ -231,13 +229,13 @@ def gaussian_kl_backward(
 ) -> tuple[Tensor | None, ...]:
     shape = mean.shape
     tensors = (mean, logvar, prior_mean, prior_logvar)
-    gradients, outputs = _gradients(tensors, needs, shape, event_dims)
+    operands = _operands(tensors, shape)
+    gradients, outputs = _gradients(tensors, operands, needs, shape, event_dims)
     _C.gaussian_kl_backward(
-        shape, event_dims, _operands(tensors, shape), bounds,
+        shape, event_dims, operands, bounds,
         _operand(grad_kl, shape[: len(shape) - event_dims]), outputs, torch.get_num_threads(),
-        compute_dtype(*tensors) is torch.float64,
     )  # fmt: skip
-    return gradients
+    return tuple(gradients)
 
 
 def gaussian_log_likelihood_forward(
@@ -253,7 +251,7 @@ def gaussian_log_likelihood_forward(
     log_likelihood = _empty_rows(shape[: len(shape) - event_dims], dtype)
     _C.gaussian_log_likelihood_forward(
         shape, event_dims, _operands(tensors, shape), bounds,
-        _row_output(log_likelihood), torch.get_num_threads(), dtype is torch.float64,
+        _row_output(log_likelihood), torch.get_num_threads(),
     )  # fmt: skip
     return log_likelihood
 
@@ -274,12 +272,15 @@ def gaussian_log_likelihood_backward(
     grad_x = (
         torch.empty(shape, dtype=dtype if shared_x else x.dtype, device="cpu") if needs[0] else None
     )
-    (grad_mean, grad_logvar), outputs = _gradients((mean, logvar), needs[1:], shape, event_dims)
+    operands = _operands(tensors, shape)
+    (grad_mean, grad_logvar), outputs = _gradients(
+        tensors[1:], operands[1:], needs[1:], shape, event_dims
+    )
     x_output = None if grad_x is None else _output(grad_x)
     _C.gaussian_log_likelihood_backward(
-        shape, event_dims, _operands(tensors, shape), bounds,
+        shape, event_dims, operands, bounds,
         _operand(grad_ll, shape[: len(shape) - event_dims]),
-        (x_output, *outputs), torch.get_num_threads(), dtype is torch.float64,
+        (x_output, *outputs), torch.get_num_threads(),
     )  # fmt: skip
     if grad_x is not None and shared_x:
         grad_x = grad_x.sum(0).to(x.dtype)
@@ -304,14 +305,15 @@ def negative_elbo_forward(
     loss_dtype = compute_dtype(*tensors, kl)
     loss = _empty_rows(kl.shape if reduction == "none" else torch.Size(), loss_dtype)
     log_likelihood = _empty_rows(kl.shape, dtype)
-    gradients, outputs = _gradients((mean, logvar), needs, shape, event_dims)
+    operands = _operands(tensors, shape)
+    gradients, outputs = _gradients(tensors[1:], operands[1:], needs, shape, event_dims)
     _C.negative_elbo_forward(
         shape, event_dims, mean.shape[0] if mean.dim() > x.dim() else 1,
-        _operands(tensors, shape), bounds, _operand(kl, kl.shape), kl.shape,
+        operands, bounds, _operand(kl, kl.shape), kl.shape,
         float(beta), _REDUCTIONS[reduction], _output(loss), _row_output(log_likelihood),
-        (None, *outputs), torch.get_num_threads(), loss_dtype is torch.float64,
+        (None, *outputs), torch.get_num_threads(),
     )  # fmt: skip
-    return loss, log_likelihood, gradients
+    return loss, log_likelihood, tuple(gradients)
 
 
 def negative_elbo_backward(

@@ -20,13 +20,21 @@ _PLAIN = (Tensor, torch.nn.Parameter, torch.nn.Buffer)
 
 def uses_dispatcher(*tensors: Tensor | None) -> bool:
     """Whether the call must go through the registered op: someone traces or wraps it."""
-    if torch.compiler.is_compiling() or torch._C._len_torch_dispatch_stack() > 0:
+    if torch.compiler.is_dynamo_compiling() or torch._C._len_torch_dispatch_stack() > 0:
         return True
     # A loop: any() with a generator would take longer than all the other checks.
     for tensor in tensors:  # noqa: SIM110
         if tensor is not None and type(tensor) not in _PLAIN:
             return True
     return False
+
+
+def apply_of(function: type[torch.autograd.Function]) -> Callable[..., Any]:
+    """``function.apply`` without its Python part, which looks for torch.func's transforms.
+
+    Under these no fused op is chosen (``_backends.choose``), and looking costs a small call 5 µs.
+    """
+    return super(torch.autograd.Function, function).apply  # type: ignore[misc]
 
 
 def _refusal(op: str) -> RuntimeError:
@@ -50,9 +58,10 @@ class _RefuseDoubleBackward(torch.autograd.Function):
 def first_order(
     op: str, gradients: Sequence[Tensor | None], *inputs: Tensor | None
 ) -> tuple[Tensor | None, ...]:
-    """``gradients``, which raise where they are differentiated again (gradients of ``inputs``)."""
-    if not torch.is_grad_enabled():  # only under create_graph=True
-        return tuple(gradients)
+    """``gradients``, which raise where they are differentiated again (gradients of ``inputs``).
+
+    For a backward pass in which autograd records: only under ``create_graph=True``.
+    """
     return tuple(
         None if g is None else _RefuseDoubleBackward.apply(op, g, *inputs) for g in gradients
     )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from types import ModuleType
 from typing import Any
 
 import torch
@@ -10,6 +11,7 @@ from torch import Tensor
 from vae_fast import _backends
 from vae_fast._backends.reference import compute_dtype
 from vae_fast.autograd import (
+    apply_of,
     asked_for,
     backward_runner,
     fake_gradients,
@@ -36,20 +38,25 @@ class GaussianKL(torch.autograd.Function):
         prior_logvar: Tensor | None,
         event_dims: int,
         bounds: tuple[float, float],
-        backend: str,
+        backend: ModuleType,
     ) -> Tensor:
         inputs = (mean, logvar, prior_mean, prior_logvar)
         ctx.save_for_backward(*inputs)
         ctx.options, ctx.backend = (event_dims, bounds), backend
-        return _backends.get(backend).gaussian_kl_forward(*inputs, event_dims, bounds)
+        return backend.gaussian_kl_forward(*inputs, event_dims, bounds)
 
     @staticmethod
     def backward(ctx: Any, grad_kl: Tensor) -> Any:
         inputs = ctx.saved_tensors
-        gradients = _backends.get(ctx.backend).gaussian_kl_backward(
+        gradients = ctx.backend.gaussian_kl_backward(
             grad_kl, *inputs, *ctx.options, ctx.needs_input_grad[:4]
         )
-        return *first_order("gaussian_kl", gradients, grad_kl, *inputs), None, None, None
+        if torch.is_grad_enabled():
+            gradients = first_order("gaussian_kl", gradients, grad_kl, *inputs)
+        return *gradients, None, None, None
+
+
+_apply = apply_of(GaussianKL)
 
 
 def gaussian_kl(
@@ -64,7 +71,7 @@ def gaussian_kl(
     inputs = (mean, logvar, prior_mean, prior_logvar)
     if uses_dispatcher(*inputs):
         return _gaussian_kl_op(*inputs, event_dims, *bounds, backend)
-    return GaussianKL.apply(*inputs, event_dims, bounds, backend)
+    return _apply(*inputs, event_dims, bounds, _backends.get(backend))
 
 
 def _fake(

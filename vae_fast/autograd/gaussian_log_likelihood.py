@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from types import ModuleType
 from typing import Any
 
 import torch
@@ -10,6 +11,7 @@ from torch import Tensor
 from vae_fast import _backends
 from vae_fast._backends.reference import compute_dtype
 from vae_fast.autograd import (
+    apply_of,
     asked_for,
     backward_runner,
     fake_gradients,
@@ -35,22 +37,24 @@ class GaussianLogLikelihood(torch.autograd.Function):
         logvar: Tensor | None,
         event_dims: int,
         bounds: tuple[float, float],
-        backend: str,
+        backend: ModuleType,
     ) -> Tensor:
         ctx.save_for_backward(x, mean, logvar)
         ctx.options, ctx.backend = (event_dims, bounds), backend
-        return _backends.get(backend).gaussian_log_likelihood_forward(
-            x, mean, logvar, event_dims, bounds
-        )
+        return backend.gaussian_log_likelihood_forward(x, mean, logvar, event_dims, bounds)
 
     @staticmethod
     def backward(ctx: Any, grad_ll: Tensor) -> Any:
         inputs = ctx.saved_tensors
-        gradients = _backends.get(ctx.backend).gaussian_log_likelihood_backward(
+        gradients = ctx.backend.gaussian_log_likelihood_backward(
             grad_ll, *inputs, *ctx.options, ctx.needs_input_grad[:3]
         )
-        gradients = first_order("gaussian_log_likelihood", gradients, grad_ll, *inputs)
+        if torch.is_grad_enabled():
+            gradients = first_order("gaussian_log_likelihood", gradients, grad_ll, *inputs)
         return *gradients, None, None, None
+
+
+_apply = apply_of(GaussianLogLikelihood)
 
 
 def gaussian_log_likelihood(
@@ -63,7 +67,7 @@ def gaussian_log_likelihood(
 ) -> Tensor:
     if uses_dispatcher(x, mean, logvar):
         return _log_likelihood_op(x, mean, logvar, event_dims, *bounds, backend)
-    return GaussianLogLikelihood.apply(x, mean, logvar, event_dims, bounds, backend)
+    return _apply(x, mean, logvar, event_dims, bounds, _backends.get(backend))
 
 
 def _fake(

@@ -10,6 +10,7 @@ scaling read and write 9 units where two passes do 8.
 
 from __future__ import annotations
 
+from types import ModuleType
 from typing import Any
 
 import torch
@@ -18,6 +19,7 @@ from torch import Tensor
 from vae_fast import _backends
 from vae_fast._backends.reference import compute_dtype
 from vae_fast.autograd import (
+    apply_of,
     asked_for,
     backward_runner,
     fake_gradients,
@@ -40,7 +42,7 @@ class NegativeELBO(torch.autograd.Function):
         reduction: str,
         event_dims: int,
         bounds: tuple[float, float],
-        backend: str,
+        backend: ModuleType,
     ) -> tuple[Tensor, Tensor]:
         needs_x, *needs = ctx.needs_input_grad[:3]
         one_pass = (
@@ -50,7 +52,7 @@ class NegativeELBO(torch.autograd.Function):
             and mean.dtype is not torch.float16
             and (logvar is None or logvar.dtype is not torch.float16)
         )
-        loss, log_likelihood, gradients = _backends.get(backend).negative_elbo_forward(
+        loss, log_likelihood, gradients = backend.negative_elbo_forward(
             x, mean, logvar, kl, beta, reduction, event_dims, bounds,
             tuple(needs) if one_pass else (False, False),
         )  # fmt: skip
@@ -67,7 +69,7 @@ class NegativeELBO(torch.autograd.Function):
         if grad_loss is None:
             return (None,) * 9
         x, mean, logvar, kl = ctx.saved_tensors
-        backend = _backends.get(ctx.backend)
+        backend = ctx.backend
         needs = ctx.needs_input_grad
         gradients: tuple[Tensor | None, ...] = (None, None, None)
         if ctx.gradients is not None:
@@ -79,7 +81,9 @@ class NegativeELBO(torch.autograd.Function):
                 grad_loss, x, mean, logvar, *ctx.options, needs[:3]
             )
         grad_kl = _grad_kl(grad_loss, kl, ctx.beta, ctx.options[0]) if needs[3] else None
-        gradients = first_order("negative_elbo", (*gradients, grad_kl), grad_loss, x, mean, logvar)
+        gradients = (*gradients, grad_kl)
+        if torch.is_grad_enabled():
+            gradients = first_order("negative_elbo", gradients, grad_loss, x, mean, logvar)
         return *gradients, None, None, None, None, None
 
 
@@ -88,6 +92,9 @@ def _grad_kl(grad_loss: Tensor, kl: Tensor, beta: float | Tensor, reduction: str
     gradient = grad_loss * scale
     # A hook may write to it, so it is not an expanded view.
     return gradient.to(kl.dtype) if reduction == "none" else torch.empty_like(kl).fill_(gradient)
+
+
+_apply = apply_of(NegativeELBO)
 
 
 def negative_elbo(
@@ -112,7 +119,7 @@ def negative_elbo(
         )[:2]
     if isinstance(beta, Tensor):  # the backward pass needs today's value, whatever comes later
         beta = beta.clone() if beta.device.type != "cpu" else beta.item()
-    return NegativeELBO.apply(x, mean, logvar, kl, beta, reduction, event_dims, bounds, backend)
+    return _apply(x, mean, logvar, kl, beta, reduction, event_dims, bounds, _backends.get(backend))
 
 
 def _run(*arguments: Any) -> tuple[Tensor, Tensor]:

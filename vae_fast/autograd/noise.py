@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 
 from vae_fast import _backends, _seed
-from vae_fast.autograd import register
+from vae_fast.autograd import register, uses_dispatcher
 
 
 def _run(
@@ -57,8 +57,8 @@ _draw_seed_op = register(
 
 
 def draw_seed(device: torch.device, generator: torch.Generator | None) -> int | Tensor:
-    """``_seed.draw``, as an op where a compiler traces the call."""
-    if torch.compiler.is_compiling() and generator is None:
+    """``_seed.draw``, as an op where someone traces the call."""
+    if generator is None and uses_dispatcher():
         return _draw_seed_op(device)
     return _seed.draw(device, generator)
 
@@ -73,7 +73,7 @@ def noise(
     device: torch.device,
     backend: str,
 ) -> Tensor:
-    if torch.compiler.is_compiling() or torch._C._len_torch_dispatch_stack() > 0:
+    if uses_dispatcher():
         seed = _seed.to_tensor(seed, device)
         return _noise_op(shape, event_dims, num_samples, seed, row_offset, dtype, device, backend)
     return _backends.get(backend).noise(

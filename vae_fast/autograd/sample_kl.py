@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from types import ModuleType
 from typing import Any
 
 import torch
@@ -10,6 +11,7 @@ from torch import Tensor
 from vae_fast import _backends, _seed
 from vae_fast._backends.reference import compute_dtype
 from vae_fast.autograd import (
+    apply_of,
     asked_for,
     backward_runner,
     fake_gradients,
@@ -37,23 +39,25 @@ class SampleKL(torch.autograd.Function):
         prior_logvar: Tensor | None,
         eps: Tensor | None,
         options: tuple[Any, ...],  # from the seed to the bounds, as the backend takes them
-        backend: str,
+        backend: ModuleType,
     ) -> tuple[Tensor, Tensor]:
         ctx.save_for_backward(mean, logvar, prior_mean, prior_logvar, eps)
         ctx.options, ctx.backend = options, backend
         ctx.set_materialize_grads(False)
-        return _backends.get(backend).sample_kl_forward(
-            mean, logvar, prior_mean, prior_logvar, eps, *options
-        )
+        return backend.sample_kl_forward(mean, logvar, prior_mean, prior_logvar, eps, *options)
 
     @staticmethod
     def backward(ctx: Any, grad_z: Tensor | None, grad_kl: Tensor | None) -> Any:
         inputs = ctx.saved_tensors
-        gradients = _backends.get(ctx.backend).sample_kl_backward(
+        gradients = ctx.backend.sample_kl_backward(
             grad_z, grad_kl, *inputs, *ctx.options, ctx.needs_input_grad[:4]
         )
-        gradients = first_order("sample_kl", gradients, grad_z, grad_kl, *inputs)
+        if torch.is_grad_enabled():
+            gradients = first_order("sample_kl", gradients, grad_z, grad_kl, *inputs)
         return *gradients, None, None, None
+
+
+_apply = apply_of(SampleKL)
 
 
 def sample_kl(
@@ -78,7 +82,7 @@ def sample_kl(
     if isinstance(seed, Tensor):  # the backward pass needs today's bits, whatever comes later
         seed = seed.clone() if seed.device.type != "cpu" else _seed.to_int(seed)
     options = (seed, num_samples, event_dims, row_offset, bounds)
-    return SampleKL.apply(mean, logvar, prior_mean, prior_logvar, eps, options, backend)
+    return _apply(mean, logvar, prior_mean, prior_logvar, eps, options, _backends.get(backend))
 
 
 def _fake(
