@@ -21,7 +21,7 @@ class _Drawn(threading.local):
     def __init__(self) -> None:
         with torch.inference_mode(False):
             self.tensor = torch.empty(1, dtype=torch.int64, device="cpu")
-        self.bits = memoryview(self.tensor.numpy()).cast("B").cast("Q")
+        self.bits = self.tensor.numpy().data.cast("B").cast("Q")
 
 
 _drawn = _Drawn()

@@ -103,6 +103,7 @@ struct NegativeELBOArgs {
   Output loss;                    // [], or [N]
   Output log_likelihood;          // [N]
   LikelihoodGradients gradients;  // of the loss, by mean and logvar
+  Output grad_kl;                 // [N], of the loss; not for LossReduction::none
 };
 
 // Each in float, or in double where wide.

@@ -8,8 +8,7 @@ void set(const Output& output, int64_t index, double value) {
   with_element(output.dtype, output.data, [&](auto* p) { from_compute(value, p + index); });
 }
 
-// loss = R(beta kl - ll), and its gradients by mean and logvar while x, mean and logvar are at
-// hand.
+// loss = R(beta kl - ll), and its gradients by mean, logvar and kl while all are at hand.
 template <class T>
 void forward(const NegativeELBOArgs& args, int threads) {
   const Tiling tiling(args.shape);
@@ -41,6 +40,7 @@ void forward(const NegativeELBOArgs& args, int threads) {
       const double loss = args.beta * kl[i] - ll;
       set(args.log_likelihood, row, ll);
       if (args.reduction == LossReduction::none) set(args.loss, row, loss);
+      if (args.grad_kl.data != nullptr) set(args.grad_kl, row, args.beta / count);
       total += loss;
     }
   }

@@ -9,6 +9,7 @@ another, and a kernel would write to its pointer.
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from typing import Any
 
 import torch
@@ -296,24 +297,28 @@ def negative_elbo_forward(
     reduction: str,
     event_dims: int,
     bounds: tuple[float, float],
-    needs: tuple[bool, bool],
-) -> tuple[Tensor, Tensor, tuple[Tensor | None, ...]]:
-    """The loss, the log-likelihood of each row, and the gradients of mean and logvar asked for."""
+    needs: tuple[bool, ...],
+) -> tuple[Tensor, Tensor, list[Tensor | None]]:
+    """The loss, the log-likelihood of each row, and the loss's gradients asked for.
+
+    ``needs`` tells which, of mean, logvar and kl; none for the reduction "none".
+    """
     shape = mean.shape
     tensors = (x, mean, logvar)
     dtype = compute_dtype(*tensors)
     loss_dtype = compute_dtype(*tensors, kl)
     loss = _empty_rows(kl.shape if reduction == "none" else torch.Size(), loss_dtype)
     log_likelihood = _empty_rows(kl.shape, dtype)
-    operands = _operands(tensors, shape)
-    gradients, outputs = _gradients(tensors[1:], operands[1:], needs, shape, event_dims)
+    operands, (kl_operand,) = _operands(tensors, shape), _operands((kl,), kl.shape)
+    gradients, outputs = _gradients(tensors[1:], operands[1:], needs[:2], shape, event_dims)
+    grad_kl = _empty_like(kl, kl_operand) if needs[2] else None
     _C.negative_elbo_forward(
-        shape, event_dims, mean.shape[0] if mean.dim() > x.dim() else 1,
-        operands, bounds, _operand(kl, kl.shape), kl.shape,
-        float(beta), _REDUCTIONS[reduction], _output(loss), _row_output(log_likelihood),
-        (None, *outputs), torch.get_num_threads(),
+        shape, event_dims, mean.shape[0] if mean.dim() > x.dim() else 1, operands, bounds,
+        kl_operand, kl.shape, float(beta), _REDUCTIONS[reduction], _output(loss),
+        _row_output(log_likelihood), (None, *outputs),
+        grad_kl if grad_kl is None else _output(grad_kl), torch.get_num_threads(),
     )  # fmt: skip
-    return loss, log_likelihood, tuple(gradients)
+    return loss, log_likelihood, [*gradients, grad_kl]
 
 
 def negative_elbo_backward(
@@ -335,9 +340,9 @@ def negative_elbo_backward(
     return gaussian_log_likelihood_backward(grad_ll, x, mean, logvar, event_dims, bounds, needs)
 
 
-def scale_(gradients: tuple[Tensor | None, ...], factor: Tensor) -> None:
+def scale_(gradients: Sequence[Tensor | None], factor: Tensor) -> None:
     """Multiplies each gradient by a 0-dim factor, in place; nothing to do where it is 1."""
-    if factor.item() != 1.0:
+    if _C.value(_output(factor)) != 1.0:
         for gradient in gradients:
             if gradient is not None:
                 gradient.mul_(factor)

@@ -29,6 +29,8 @@ from vae_fast.autograd import (
     uses_dispatcher,
 )
 
+_NONE = (False, False, False)  # gradients by mean, logvar and kl
+
 
 class NegativeELBO(torch.autograd.Function):
     @staticmethod
@@ -44,17 +46,14 @@ class NegativeELBO(torch.autograd.Function):
         bounds: tuple[float, float],
         backend: ModuleType,
     ) -> tuple[Tensor, Tensor]:
-        needs_x, *needs = ctx.needs_input_grad[:3]
+        needs_x, *needs = ctx.needs_input_grad[:4]
+        dtypes = (mean.dtype, kl.dtype, mean.dtype if logvar is None else logvar.dtype)
         one_pass = (
-            any(needs)
-            and not needs_x
-            and reduction != "none"
-            and mean.dtype is not torch.float16
-            and (logvar is None or logvar.dtype is not torch.float16)
+            any(needs) and not needs_x and reduction != "none" and torch.float16 not in dtypes
         )
         loss, log_likelihood, gradients = backend.negative_elbo_forward(
             x, mean, logvar, kl, beta, reduction, event_dims, bounds,
-            tuple(needs) if one_pass else (False, False),
+            needs if one_pass else _NONE,
         )  # fmt: skip
         ctx.save_for_backward(x, mean, logvar, kl)
         ctx.gradients = gradients if one_pass else None
@@ -70,18 +69,19 @@ class NegativeELBO(torch.autograd.Function):
             return (None,) * 9
         x, mean, logvar, kl = ctx.saved_tensors
         backend = ctx.backend
-        needs = ctx.needs_input_grad
-        gradients: tuple[Tensor | None, ...] = (None, None, None)
         if ctx.gradients is not None:
             gradients = (None, *ctx.gradients)
             ctx.gradients = None
             backend.scale_(gradients, grad_loss)
-        elif any(needs[:3]):
-            gradients = backend.negative_elbo_backward(
-                grad_loss, x, mean, logvar, *ctx.options, needs[:3]
-            )
-        grad_kl = _grad_kl(grad_loss, kl, ctx.beta, ctx.options[0]) if needs[3] else None
-        gradients = (*gradients, grad_kl)
+        else:
+            *needs, needs_kl = ctx.needs_input_grad[:4]
+            gradients = (None, None, None)
+            if any(needs):
+                gradients = backend.negative_elbo_backward(
+                    grad_loss, x, mean, logvar, *ctx.options, needs
+                )
+            grad_kl = _grad_kl(grad_loss, kl, ctx.beta, ctx.options[0]) if needs_kl else None
+            gradients = (*gradients, grad_kl)
         if torch.is_grad_enabled():
             gradients = first_order("negative_elbo", gradients, grad_loss, x, mean, logvar)
         return *gradients, None, None, None, None, None
@@ -115,7 +115,7 @@ def negative_elbo(
         return _negative_elbo_op(x, mean, logvar, kl, beta, reduction, event_dims, *bounds, backend)
     if not torch.is_grad_enabled():
         return _backends.get(backend).negative_elbo_forward(
-            x, mean, logvar, kl, beta, reduction, event_dims, bounds, (False, False)
+            x, mean, logvar, kl, beta, reduction, event_dims, bounds, _NONE
         )[:2]
     if isinstance(beta, Tensor):  # the backward pass needs today's value, whatever comes later
         beta = beta.clone() if beta.device.type != "cpu" else beta.item()
@@ -124,9 +124,9 @@ def negative_elbo(
 
 def _run(*arguments: Any) -> tuple[Tensor, Tensor]:
     *options, logvar_min, logvar_max, backend = arguments
-    return _backends.get(backend).negative_elbo_forward(
-        *options, (logvar_min, logvar_max), (False, False)
-    )[:2]
+    return _backends.get(backend).negative_elbo_forward(*options, (logvar_min, logvar_max), _NONE)[
+        :2
+    ]
 
 
 def _fake(
