@@ -18,7 +18,7 @@ from typing import Any
 
 import torch
 
-from bench import harness, instruction_sets, machine, report, targets
+from bench import floor, harness, instruction_sets, machine, report, targets
 from bench.ops import OPS, SIZES
 from bench.training_step import BATCHES, TrainingStep
 from bench.workload import COMPILED, EAGER, OURS, PEERS, Workload
@@ -65,6 +65,22 @@ def _measure(made: Made, count: int, seconds: float) -> tuple[dict[str, Any], li
     return row, verdicts
 
 
+def _floors(ops: tuple[str, ...], seconds: float) -> list[dict[str, Any]]:
+    """The smallest size of each op beside a Function that computes nothing."""
+    rows = []
+    for name in (name for name in floor.OPS if name in ops):
+        workload = Workload(OPS[name], SIZES[0])
+        comparison = floor.compare(workload, seconds)
+        rows.append(
+            {
+                "op": name,
+                "size": workload.label,
+                "seconds": {peer: comparison.seconds(peer) for peer in (OURS, floor.EMPTY)},
+            }
+        )
+    return rows
+
+
 def _first_compilation() -> float:
     """Seconds that the first compilation of a process takes, whatever is compiled."""
     start = time.perf_counter()
@@ -87,6 +103,8 @@ def run(ops: tuple[str, ...], quick: bool) -> dict[str, Any]:
                 row, judged = _measure(made, count, QUICK_SECONDS if quick else seconds)
                 rows.append(row)
                 verdicts += judged if all_cores else []
+    with harness.threads(machine.cores()):
+        floors = _floors(ops, QUICK_SECONDS if quick else SECONDS)
     return {
         "machine": machine.describe(),
         "date": datetime.date.today().isoformat(),
@@ -94,6 +112,7 @@ def run(ops: tuple[str, ...], quick: bool) -> dict[str, Any]:
         "first_compilation_seconds": first,
         "comparisons": rows,
         "targets": [verdict.row() for verdict in verdicts],
+        "floors": floors,
         "noise_ns": instruction_sets.measure_all(QUICK_SECONDS if quick else SECONDS),
     }
 

@@ -13,6 +13,7 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
+from bench.floor import EMPTY
 from bench.workload import COMPILED, EAGER, OURS
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -73,6 +74,28 @@ def ratio_table(results: dict[str, Any], threads: int) -> str:
     return _table(header, rows)
 
 
+def floor_table(results: dict[str, Any]) -> str:
+    """What an empty Function takes, and how much of a ratio that leaves to any op."""
+    peers = {
+        (row["op"], row["size"]): row["seconds"]
+        for row in results["comparisons"]
+        if row["threads"] == results["machine"]["cores"]
+    }
+    rows = []
+    for row in results["floors"]:
+        empty = row["seconds"][EMPTY][1]
+        others = peers[row["op"], row["size"]]
+        rows.append(
+            (
+                f"`{row['op']}` {row['size']}",
+                _time(empty),
+                _time(row["seconds"][OURS][1]),
+                *(f"{others[peer][1] / empty:.1f}" for peer in (EAGER, COMPILED)),
+            )
+        )
+    return _table(("work", EMPTY, "ours", f"{EAGER} ÷ empty", f"{COMPILED} ÷ empty"), rows)
+
+
 def noise_table(results: dict[str, Any]) -> str:
     times = results["noise_ns"]
     rows = ((name, f"{ns:.2f}", f"{times['torch.randn'] / ns:.1f}") for name, ns in times.items())
@@ -91,6 +114,7 @@ def tables(results: dict[str, Any], source: str) -> dict[str, str]:
         "all-threads": ratio_table(results, results["machine"]["cores"]),
         "one-thread": ratio_table(results, 1),
         "compiling": compile_line(results),
+        "floor": floor_table(results),
         "noise": noise_table(results),
     }
 

@@ -40,9 +40,9 @@ class Workload:
             run_backward(inputs, outputs)
         return time.perf_counter() - start
 
-    def _blocks(self, direction: str) -> dict[str, harness.Block]:
+    def block(self, peer: str, direction: str) -> harness.Block:
         make = {"forward": self._forward, "backward": self._backward, "both": self._both}
-        return {peer: make[direction](peer) for peer in PEERS}
+        return make[direction](peer)
 
     def _forward(self, peer: str) -> harness.Block:
         function, copies = self.functions[peer], self.copies
@@ -79,4 +79,4 @@ class Workload:
         return harness.timed(run)
 
     def compare(self, direction: str, seconds: float) -> harness.Comparison:
-        return harness.interleave(self._blocks(direction), seconds)
+        return harness.interleave({peer: self.block(peer, direction) for peer in PEERS}, seconds)

@@ -131,3 +131,13 @@ def test_fake_tensors(compiled_backend: Backend) -> None:
             outputs = check.call(case, arguments, compiled_backend.name)
             for name, want in eager.outputs.items():
                 assert outputs[name].shape == want.shape and outputs[name].dtype is want.dtype
+
+
+def test_a_seed_is_drawn_for_fake_tensors(compiled_backend: Backend) -> None:
+    """The draw is an op there: in place on a real tensor, it would be refused."""
+    state = torch.get_rng_state()
+    with torch._subclasses.FakeTensorMode():
+        mean = torch.empty(3, 4)
+        z, kl = F.sample_kl(mean, mean, backend=compiled_backend.name)
+    assert (z.shape, kl.shape) == ((3, 4), (3,))
+    assert torch.equal(torch.get_rng_state(), state)
