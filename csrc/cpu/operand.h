@@ -7,6 +7,10 @@ namespace vae_fast {
 
 enum class DType : int { float64 = 0, float32 = 1, float16 = 2, bfloat16 = 3 };
 
+constexpr int size_of(DType dtype) {
+  return dtype == DType::float64 ? 8 : dtype == DType::float32 ? 4 : 2;
+}
+
 constexpr int kMaxDims = 64;
 
 // An input, broadcast to the shape of the op: [*batch, *event], or with samples in front.
