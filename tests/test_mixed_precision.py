@@ -27,7 +27,8 @@ SHARED = {"other_dtypes": (("x", torch.float32), ("logvar", torch.float32)), "lo
 
 def allocated(function) -> tuple[int, object]:
     """Bytes of all tensor memory that a call takes from the allocator, freed again or not."""
-    with profile(activities=[ProfilerActivity.CPU], profile_memory=True) as profiler:
+    options = {"profile_memory": True, "acc_events": True}  # the latter or torch 2.11 warns
+    with profile(activities=[ProfilerActivity.CPU], **options) as profiler:
         result = function()
     events = profiler.profiler.kineto_results.events()
     return sum(max(0, e.nbytes()) for e in events if e.name() == "[memory]"), result

@@ -31,7 +31,8 @@ if(CMAKE_SYSTEM_PROCESSOR MATCHES "^(x86_64|AMD64|amd64)$")
   if(VF_COMPILES_AVX512)
     # GCC 12 warns of its own intrinsics, whose undefined operand is meant.
     vf_add_isa(avx512 -mavx512f -mavx512bw -mavx512dq -mavx512vl -mavx2 -mfma -mf16c
-               -mprefer-vector-width=512 -Wno-maybe-uninitialized -Wno-uninitialized)
+               -mprefer-vector-width=512 -Wno-uninitialized
+               "$<$<CXX_COMPILER_ID:GNU>:-Wno-maybe-uninitialized>")
     list(APPEND vf_definitions VF_HAVE_AVX512)
   endif()
 endif()

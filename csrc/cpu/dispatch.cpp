@@ -7,6 +7,10 @@
 
 #include "cpu/kernels.h"
 
+#if defined(VF_HAVE_AVX2)
+#include <cpuid.h>
+#endif
+
 namespace vae_fast {
 
 namespace baseline {
@@ -25,6 +29,13 @@ extern const Kernels table;
 
 namespace {
 
+#if defined(VF_HAVE_AVX2)
+bool has_f16c() {  // not every compiler's __builtin_cpu_supports knows it
+  unsigned a, b, c, d;
+  return __get_cpuid(1, &a, &b, &c, &d) && (c & bit_F16C);
+}
+#endif
+
 const Kernels& choose() {
   const Kernels* runnable[3];  // widest first
   int count = 0;
@@ -35,8 +46,7 @@ const Kernels& choose() {
   }
 #endif
 #if defined(VF_HAVE_AVX2)
-  if (__builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma") &&
-      __builtin_cpu_supports("f16c")) {
+  if (__builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma") && has_f16c()) {
     runnable[count++] = &avx2::table;
   }
 #endif

@@ -119,13 +119,14 @@ void test_negative_elbo(DType dtype, Shape shape, int logvar_kind, int threads) 
   if (logvar_kind == 1) inputs.logvar = logvar.strided({shape.rows, shape.cols}, {0, 1});
   if (logvar_kind == 2) inputs.logvar = logvar.operand();
   Tensor loss(1, sum_dtype(dtype)), ll(shape.rows, sum_dtype(dtype)), g_mean(n, dtype);
-  Tensor g_logvar(logvar.count, dtype);
+  Tensor g_logvar(logvar.count, dtype), g_kl(shape.rows, DType::float32);
   LikelihoodGradients gradients{{}, g_mean.output(), {}};
   if (logvar_kind != 0)
     gradients.logvar = g_logvar.output(logvar_kind == 1 ? Reduction::column : Reduction::full);
-  kernels().negative_elbo_forward({shape, 1, inputs, kl.operand(), 0.5, LossReduction::sum,
-                                   loss.output(), ll.output(Reduction::row), gradients},
-                                  threads, wide(dtype));
+  kernels().negative_elbo_forward(
+      {shape, 1, inputs, kl.operand(), 0.5, LossReduction::sum, loss.output(),
+       ll.output(Reduction::row), gradients, g_kl.output()},
+      threads, wide(dtype));
   double want_loss = 0;
   std::vector<double> want_logvar(logvar.count, 0.0);
   for (int64_t row = 0; row < shape.rows; ++row) {
@@ -141,6 +142,7 @@ void test_negative_elbo(DType dtype, Shape shape, int logvar_kind, int threads) 
       if (logvar_kind != 0) want_logvar[k] += gate(raw, -0.5 * (square - 1.0));
     }
     CHECK(close(ll[row], want_ll, tolerance), "%g, not %g", ll[row], want_ll);
+    CHECK(g_kl[row] == 0.5, "%g, not 0.5", g_kl[row]);
     want_loss += 0.5 * kl[row] - want_ll;
   }
   CHECK(close(loss[0], want_loss, tolerance), "%g, not %g", loss[0], want_loss);
