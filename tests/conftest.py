@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.util
 import os
 from collections.abc import Iterator
 from typing import NamedTuple
@@ -10,7 +11,19 @@ import hypothesis
 import pytest
 import torch
 
-import vae_fast
+GPUS = tuple(kind for kind in ("cuda", "xpu") if torch.get_device_module(kind).is_available())
+if not GPUS:  # then Triton's interpreter runs its kernels; read when triton is imported
+    os.environ.setdefault("TRITON_INTERPRET", "1")
+
+import vae_fast  # noqa: E402
+
+INTERPRETED = os.environ.get("TRITON_INTERPRET") == "1"
+if INTERPRETED and importlib.util.find_spec("triton") is not None:
+    import interpreter
+
+    interpreter.install()
+    if vae_fast.backends()["triton"].available:
+        interpreter.enlarge_tiles()
 
 hypothesis.settings.register_profile(
     "fixed",  # the same examples in every run
@@ -32,8 +45,16 @@ class Backend(NamedTuple):
     name: str | None  # None: whichever the package chooses
     device: str
 
+    def repeats(self, count: int) -> int:
+        """How often a test of chance is repeated: less often where a call takes milliseconds."""
+        return min(count, 300) if self.name == "triton" and INTERPRETED else count
 
-BACKENDS = (Backend("reference", "cpu"), Backend("cpu", "cpu"))
+
+BACKENDS = (
+    Backend("reference", "cpu"),
+    Backend("cpu", "cpu"),
+    *(Backend("triton", device) for device in GPUS or ("cpu",)),
+)
 
 
 def require(backend: Backend) -> None:
@@ -59,6 +80,15 @@ def compiled_backend() -> Backend:
     chosen = Backend("cpu", "cpu")
     require(chosen)
     return chosen
+
+
+@pytest.fixture(params=("cuda", "triton"))
+def gpu_backend(request: pytest.FixtureRequest) -> str:
+    """Each fused backend of a GPU, for tests of what only a GPU has."""
+    if not torch.cuda.is_available():
+        pytest.skip("no CUDA device")
+    require(Backend(request.param, "cuda"))
+    return request.param
 
 
 @pytest.fixture(autouse=True)

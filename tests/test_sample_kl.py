@@ -74,16 +74,18 @@ def test_nothing_is_drawn_where_seed_or_eps_is_given(given: str, backend: Backen
 
 def test_two_calls_never_share_noise(backend: Backend) -> None:
     mean = torch.zeros(1, 2, device=backend.device)
-    drawn = [F.sample_kl(mean, mean, backend=backend.name)[0] for _ in range(2000)]
-    assert torch.unique(torch.cat(drawn), dim=0).shape[0] == 2000
+    calls = backend.repeats(2000)
+    drawn = [F.sample_kl(mean, mean, backend=backend.name)[0] for _ in range(calls)]
+    assert torch.unique(torch.cat(drawn), dim=0).shape[0] == calls
 
 
 def test_drawn_seeds_use_all_of_their_bits(backend: Backend) -> None:
-    """Drawn noise is that of some seed; over 2,000 calls its first value is normal as well."""
+    """Drawn noise is that of some seed; over many calls its first value is normal as well."""
     mean = torch.zeros(1, 1, device=backend.device)
-    drawn = torch.cat([F.sample_kl(mean, mean, backend=backend.name)[0] for _ in range(2000)])
-    score = drawn.mean().item() * math.sqrt(2000)
-    spread = (drawn.square().mean().item() - 1) * math.sqrt(2000 / 2)
+    calls = backend.repeats(2000)
+    drawn = torch.cat([F.sample_kl(mean, mean, backend=backend.name)[0] for _ in range(calls)])
+    score = drawn.mean().item() * math.sqrt(calls)
+    spread = (drawn.square().mean().item() - 1) * math.sqrt(calls / 2)
     assert abs(score) < NORMAL_QUANTILE and abs(spread) < NORMAL_QUANTILE
 
 
@@ -134,7 +136,7 @@ def test_rows_do_not_depend_on_the_batch_they_are_in(backend: Backend) -> None:
 def test_samples_have_the_mean_and_the_variance_that_were_asked_for(backend: Backend) -> None:
     mean = torch.tensor([[-2.0, 0.0, 3.0]], device=backend.device)
     logvar = torch.tensor([[-3.0, 0.0, 1.5]], device=backend.device)
-    count = 20_000
+    count = backend.repeats(20_000)
     z, _ = F.sample_kl(mean, logvar, num_samples=count, seed=0, backend=backend.name)
     scaled = ((z[:, 0] - mean[0]) / (logvar[0] / 2).exp()).double()
     assert (scaled.mean(0).abs() * math.sqrt(count) < NORMAL_QUANTILE).all()

@@ -75,6 +75,11 @@ def _load(name: str) -> ModuleType | Unavailable:
     return _loaded[name]
 
 
+def _by_name(loaded: ModuleType | Unavailable) -> tuple[str, ...]:
+    """Devices that a backend runs where it is asked for by name, beside those of the table."""
+    return getattr(loaded, "BY_NAME", ())
+
+
 def backends() -> dict[str, BackendStatus]:
     """Every backend by name, with whether it is available here and, where not, why and what to do.
 
@@ -85,7 +90,8 @@ def backends() -> dict[str, BackendStatus]:
     for name, entry in _TABLE.items():
         loaded = _load(name)
         missing = loaded if isinstance(loaded, Unavailable) else Unavailable("", "")
-        status[name] = BackendStatus(name, not missing.reason, entry.devices or ("any",), *missing)
+        devices = (*entry.devices, *_by_name(loaded)) or ("any",)
+        status[name] = BackendStatus(name, not missing.reason, devices, *missing)
     return status
 
 
@@ -119,9 +125,9 @@ def _choose(asked: str | None, device_type: str, transformed: bool) -> str:
             if (not entry.devices or device_type in entry.devices)
             and not isinstance(_load(name), Unavailable)
         )
-    get(asked)
+    by_name = _by_name(get(asked))
     devices = _TABLE[asked].devices
-    if devices and device_type not in devices:
+    if devices and device_type not in (*devices, *by_name):
         raise BackendUnavailableError(
             f"backend {asked!r} runs tensors on {' or '.join(devices)}; these are on "
             f"{device_type}; move them there, or use backend=None for the best that runs them"

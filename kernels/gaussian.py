@@ -1,0 +1,89 @@
+"""The value and the gradient of each op at one element: every formula once.
+
+m mean, v log-variance (clamped), p_ of the prior. Sums over elements, and the upstream gradients
+of them, are the kernels' business.
+"""
+
+from __future__ import annotations
+
+import triton
+import triton.language as tl
+
+from vae_fast.kernels.math import exp, exp_half, expm1, limit
+
+
+@triton.jit
+def clamp(v, LOW: tl.constexpr, HIGH: tl.constexpr):
+    """The log-variance within its bounds; a NaN stays one."""
+    return limit(v, LOW, HIGH)
+
+
+@triton.jit
+def gate(v, clamped, gradient):
+    """The clamp's gradient: 1 at and inside the bounds, where it changed nothing, 0 outside."""
+    return tl.where(v == clamped, gradient, 0.0)
+
+
+@triton.jit
+def kl_parts(m, v, p_m, p_v, HAS_PRIOR_LOGVAR: tl.constexpr):
+    """What value and gradients of the KL are made from: m - p_m, (m - p_m) e^-p_v, and of
+    d = v - p_v expm1(d) and expm1(d) - d. Where no p_v is had, it is 0."""
+    difference = m - p_m
+    if HAS_PRIOR_LOGVAR:
+        ratio, ratio_minus = expm1(v - p_v)
+        return difference, difference * exp(-p_v), ratio, ratio_minus
+    else:
+        ratio, ratio_minus = expm1(v)
+        return difference, difference, ratio, ratio_minus
+
+
+@triton.jit
+def deviation_and_kl_parts(m, v, p_m, p_v, HAS_PRIOR_LOGVAR: tl.constexpr):
+    """e^(v/2), and ``kl_parts``."""
+    if HAS_PRIOR_LOGVAR:
+        difference, scaled, ratio, ratio_minus = kl_parts(m, v, p_m, p_v, True)
+        return exp(0.5 * v), difference, scaled, ratio, ratio_minus
+    else:
+        deviation, ratio, ratio_minus = exp_half(v)
+        difference = m - p_m
+        return deviation, difference, difference, ratio, ratio_minus
+
+
+@triton.jit
+def kl_value(difference, scaled, ratio_minus):
+    """((m - p_m)^2 e^-p_v + expm1(v - p_v) - (v - p_v)) / 2."""
+    return 0.5 * tl.fma(difference, scaled, ratio_minus)
+
+
+@triton.jit
+def kl_grad_logvar(g, ratio):
+    """Times g, the upstream gradient; that of the mean is g (m - p_m) e^-p_v."""
+    return 0.5 * g * ratio
+
+
+@triton.jit
+def kl_grad_prior_logvar(g, difference, scaled, ratio):
+    return -0.5 * g * tl.fma(difference, scaled, ratio)
+
+
+@triton.jit
+def log_density(x, m, v):
+    """(x - m) e^-v, (x - m)^2 e^-v and log N(x; m, e^v) = -(ln 2pi + v + (x - m)^2 e^-v) / 2."""
+    difference = x - m
+    scaled = difference * exp(-v)
+    square = difference * scaled
+    return scaled, square, -0.5 * (1.8378770664093454836 + v + square)
+
+
+@triton.jit
+def unit_log_density(x, m):
+    """``log_density`` for v = 0."""
+    difference = x - m
+    square = difference * difference
+    return difference, square, -0.5 * (1.8378770664093454836 + square)
+
+
+@triton.jit
+def log_density_grad_logvar(g, square):
+    """Times g, the upstream gradient; that of the mean is g (x - m) e^-v."""
+    return 0.5 * g * (square - 1.0)

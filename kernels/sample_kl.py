@@ -1,0 +1,234 @@
+"""``sample_kl``: samples of the posterior and its KL divergence, and their gradients.
+
+Mean and log-variance are read once, however many samples there are. The backward pass makes the
+noise again: neither it nor the standard deviation is stored.
+"""
+
+from __future__ import annotations
+
+import triton
+import triton.language as tl
+from torch import Tensor
+
+from vae_fast.kernels.gaussian import (
+    clamp,
+    deviation_and_kl_parts,
+    gate,
+    kl_grad_logvar,
+    kl_grad_prior_logvar,
+    kl_value,
+)
+from vae_fast.kernels.gaussian_kl import (
+    SIZES,
+    GaussianForms,
+    add_gradients,
+    load_gaussians,
+    new_sums,
+    store_kl,
+    store_sums,
+)
+from vae_fast.kernels.launch import Call, contiguous, gradient_forms, upstream
+from vae_fast.kernels.noise import KEY_SIZES, NO_NOISE, Noise, load_key, noise_of_tile
+from vae_fast.kernels.tile import (
+    ABSENT,
+    is_whole,
+    load_elements,
+    load_rows,
+    locate,
+    offsets,
+    store_elements,
+)
+
+_SIZES = (*SIZES, *KEY_SIZES)
+
+
+@triton.jit
+def sample_kl_fwd_tile(
+    p_mean, p_logvar, p_prior_mean, p_prior_logvar, p_eps, p_z, p_kl, strides, key, first, at,
+    tile, rows, cols, samples,
+    FORMS: tl.constexpr, NOISE: tl.constexpr, LOW: tl.constexpr, HIGH: tl.constexpr,
+    MASKED: tl.constexpr, T: tl.constexpr,
+):  # fmt: skip
+    b_m, b_v, b_pm, b_pv = load_gaussians(
+        p_mean, p_logvar, p_prior_mean, p_prior_logvar, strides, at, FORMS, MASKED, T
+    )
+    v, p_v = clamp(b_v, LOW, HIGH), clamp(b_pv, LOW, HIGH)
+    deviation, difference, scaled, _, ratio_minus = deviation_and_kl_parts(
+        b_m, v, b_pm, p_v, FORMS.prior_logvar != ABSENT
+    )
+    place = offsets(at, at[0], cols, T)
+    for sample in range(samples):
+        plane = rows * cols * sample + place
+        eps = noise_of_tile(p_eps, plane, key, first, sample, at, cols, NOISE, MASKED, T)
+        store_elements(p_z, plane, tl.fma(deviation, eps, b_m), at[4], MASKED)
+    store_kl(p_kl, kl_value(difference, scaled, ratio_minus), at, tile, rows)
+
+
+@triton.jit(do_not_specialize=_SIZES, do_not_specialize_on_alignment=["samples"])
+def sample_kl_fwd_kernel(
+    p_mean,  # [N, D]
+    p_logvar, p_prior_mean, p_prior_logvar,  # in the form FORMS says
+    p_eps,  # [L, N, D] where NOISE is GIVEN
+    p_z,  # [L, N, D]
+    p_kl,  # [tiles, N], float32 or float64
+    rows, cols, tiles, samples,
+    mean_stride, logvar_stride, prior_mean_stride, prior_logvar_stride,
+    p_seed, key_low, key_high, first,
+    FORMS: tl.constexpr, NOISE: tl.constexpr, LOW: tl.constexpr, HIGH: tl.constexpr,
+    T: tl.constexpr,
+):  # fmt: skip
+    pid = tl.program_id(0)
+    rows, cols = rows.to(tl.int64), cols.to(tl.int64)
+    tile = (pid % tiles).to(tl.int64)
+    at = locate((pid // tiles).to(tl.int64), tile, rows, cols, first, T)
+    strides = (mean_stride, logvar_stride, prior_mean_stride, prior_logvar_stride)
+    key = load_key(p_seed, key_low, key_high)
+    if is_whole(at, rows, cols, T):
+        sample_kl_fwd_tile(
+            p_mean, p_logvar, p_prior_mean, p_prior_logvar, p_eps, p_z, p_kl, strides, key, first,
+            at, tile, rows, cols, samples, FORMS, NOISE, LOW, HIGH, False, T,
+        )  # fmt: skip
+    else:
+        sample_kl_fwd_tile(
+            p_mean, p_logvar, p_prior_mean, p_prior_logvar, p_eps, p_z, p_kl, strides, key, first,
+            at, tile, rows, cols, samples, FORMS, NOISE, LOW, HIGH, True, T,
+        )  # fmt: skip
+
+
+@triton.jit
+def sample_kl_bwd_tile(
+    p_grad_z, p_grad_kl, p_mean, p_logvar, p_prior_mean, p_prior_logvar, p_eps, outputs, sums,
+    strides, key, first, at, tile, rows, cols, samples,
+    FORMS: tl.constexpr, GRADS: tl.constexpr, UPSTREAM: tl.constexpr, NOISE: tl.constexpr,
+    LOW: tl.constexpr, HIGH: tl.constexpr, MASKED: tl.constexpr, T: tl.constexpr,
+):  # fmt: skip
+    b_m, b_v, b_pm, b_pv = load_gaussians(
+        p_mean, p_logvar, p_prior_mean, p_prior_logvar, strides, at, FORMS, MASKED, T
+    )
+    v, p_v = clamp(b_v, LOW, HIGH), clamp(b_pv, LOW, HIGH)
+    deviation, difference, scaled, ratio, _ = deviation_and_kl_parts(
+        b_m, v, b_pm, p_v, FORMS.prior_logvar != ABSENT
+    )
+    grad_m = tl.full([T.R, T.C], 0.0, T.COMPUTE)
+    grad_v = tl.full([T.R, T.C], 0.0, T.COMPUTE)
+    grad_pm = tl.full([T.R, T.C], 0.0, T.COMPUTE)
+    grad_pv = tl.full([T.R, T.C], 0.0, T.COMPUTE)
+    if NOISE != NO_NOISE:
+        place = offsets(at, at[0], cols, T)
+        for sample in range(samples):
+            plane = rows * cols * sample + place
+            b_gz = load_elements(p_grad_z, plane, at[4], MASKED, T)
+            eps = noise_of_tile(p_eps, plane, key, first, sample, at, cols, NOISE, MASKED, T)
+            grad_m += b_gz
+            grad_v = tl.fma(b_gz, eps, grad_v)
+        grad_v = 0.5 * deviation * grad_v
+    if UPSTREAM != ABSENT:
+        b_g = load_rows(p_grad_kl, at, 1, UPSTREAM, T)
+        pull = b_g * scaled
+        grad_m += pull
+        grad_pm -= pull
+        grad_v += kl_grad_logvar(b_g, ratio)
+        grad_pv += gate(b_pv, p_v, kl_grad_prior_logvar(b_g, difference, scaled, ratio))
+    return add_gradients(
+        outputs, sums, grad_m, gate(b_v, v, grad_v), grad_pm, grad_pv, at, tile, rows, cols, GRADS,
+        MASKED, T,
+    )  # fmt: skip
+
+
+@triton.jit(do_not_specialize=_SIZES, do_not_specialize_on_alignment=["samples", "row_tiles"])
+def sample_kl_bwd_kernel(
+    p_grad_z,  # [L, N, D], unless NOISE is NO_NOISE
+    p_grad_kl,  # [N], or one value for all rows, unless UPSTREAM is ABSENT
+    p_mean,  # [N, D]
+    p_logvar, p_prior_mean, p_prior_logvar,  # in the form FORMS says
+    p_eps,  # [L, N, D] where NOISE is GIVEN
+    p_grad_mean, p_grad_logvar, p_grad_prior_mean, p_grad_prior_logvar,  # as GRADS says
+    rows, cols, tiles, row_tiles, samples,
+    mean_stride, logvar_stride, prior_mean_stride, prior_logvar_stride,
+    p_seed, key_low, key_high, first,
+    FORMS: tl.constexpr, GRADS: tl.constexpr, UPSTREAM: tl.constexpr, NOISE: tl.constexpr,
+    LOW: tl.constexpr, HIGH: tl.constexpr, T: tl.constexpr,
+):  # fmt: skip
+    pid = tl.program_id(0)
+    rows, cols = rows.to(tl.int64), cols.to(tl.int64)
+    tile = (pid % tiles).to(tl.int64)
+    group = (pid // tiles).to(tl.int64)
+    strides = (mean_stride, logvar_stride, prior_mean_stride, prior_logvar_stride)
+    outputs = (p_grad_mean, p_grad_logvar, p_grad_prior_mean, p_grad_prior_logvar)
+    key = load_key(p_seed, key_low, key_high)
+    sums = new_sums(GRADS, T)
+    for i in range(row_tiles):
+        at = locate(group * row_tiles + i, tile, rows, cols, first, T)
+        if is_whole(at, rows, cols, T):
+            sums = sample_kl_bwd_tile(
+                p_grad_z, p_grad_kl, p_mean, p_logvar, p_prior_mean, p_prior_logvar, p_eps,
+                outputs, sums, strides, key, first, at, tile, rows, cols, samples, FORMS, GRADS,
+                UPSTREAM, NOISE, LOW, HIGH, False, T,
+            )  # fmt: skip
+        else:
+            sums = sample_kl_bwd_tile(
+                p_grad_z, p_grad_kl, p_mean, p_logvar, p_prior_mean, p_prior_logvar, p_eps,
+                outputs, sums, strides, key, first, at, tile, rows, cols, samples, FORMS, GRADS,
+                UPSTREAM, NOISE, LOW, HIGH, True, T,
+            )  # fmt: skip
+    at = locate(group * row_tiles, tile, rows, cols, first, T)
+    store_sums(outputs, sums, group, pid, at, cols, GRADS, T)
+
+
+def sample_kl_forward(
+    mean: Tensor,  # [*batch, *event]
+    logvar: Tensor,  # broadcastable to mean
+    prior_mean: Tensor | None,
+    prior_logvar: Tensor | None,
+    eps: Tensor | None,  # shape of z
+    seed: int | Tensor | None,
+    num_samples: int | None,
+    event_dims: int,
+    row_offset: int,
+    bounds: tuple[float, float],
+) -> tuple[Tensor, Tensor]:  # z [*batch, *event], behind num_samples where given; kl [*batch]
+    shape = mean.shape
+    call = Call((mean, logvar, prior_mean, prior_logvar), shape, event_dims)
+    noise = Noise(seed, row_offset * call.cols, mean.device, eps)
+    tiling = call.divide(noise_first=noise.first, noise_samples=num_samples or 1)
+    z = call.new(shape if num_samples is None else (num_samples, *shape), mean.dtype)
+    kl = call.new(shape[: len(shape) - event_dims])
+    call.run(
+        sample_kl_fwd_kernel, *call.tensors, noise.eps, z, call.summed(kl, call.tiles), call.rows,
+        call.cols, call.tiles, num_samples or 1, *call.strides, *noise.arguments,
+        GaussianForms(*call.forms), noise.mode(tiling), *bounds, tiling,
+    )  # fmt: skip
+    return z, kl
+
+
+def sample_kl_backward(
+    grad_z: Tensor | None,  # shape of z
+    grad_kl: Tensor | None,  # [*batch]
+    mean: Tensor,
+    logvar: Tensor,
+    prior_mean: Tensor | None,
+    prior_logvar: Tensor | None,
+    eps: Tensor | None,
+    seed: int | Tensor | None,
+    num_samples: int | None,
+    event_dims: int,
+    row_offset: int,
+    bounds: tuple[float, float],
+    needs: tuple[bool, ...],
+) -> tuple[Tensor | None, ...]:
+    tensors = (mean, logvar, prior_mean, prior_logvar)
+    grads = GaussianForms(*gradient_forms(tensors, needs, mean.shape, event_dims))
+    call = Call(tensors, mean.shape, event_dims, grads=grads)
+    noise = Noise(seed, row_offset * call.cols, mean.device, eps)
+    first = None if grad_z is None else noise.first
+    tiling = call.divide(noise_first=first, noise_samples=num_samples or 1)
+    made = [call.gradient(tensor, form) for tensor, form in zip(tensors, grads, strict=True)]
+    grad_kl, form = upstream(grad_kl)
+    call.run(
+        sample_kl_bwd_kernel, None if grad_z is None else contiguous(grad_z), grad_kl,
+        *call.tensors, noise.eps, *(place for _, place in made), call.rows, call.cols, call.tiles,
+        call.row_tiles, num_samples or 1, *call.strides, *noise.arguments,
+        GaussianForms(*call.forms), grads, form,
+        NO_NOISE.value if grad_z is None else noise.mode(tiling), *bounds, tiling,
+    )  # fmt: skip
+    return tuple(gradient for gradient, _ in made)

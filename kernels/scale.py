@@ -1,0 +1,49 @@
+"""``scale_``: the gradients of a loss times what arrives for it, without waiting for that."""
+
+from __future__ import annotations
+
+import triton
+import triton.language as tl
+from torch import Tensor
+
+from vae_fast.kernels.launch import TILE, current, launch
+
+
+@triton.jit
+def scale_block(p, factor, start, count, C: tl.constexpr):
+    element = start + tl.arange(0, C)
+    if start + C <= count:  # without a mask accesses are 16 bytes wide
+        tl.store(p + element, tl.load(p + element).to(factor.dtype) * factor)
+    else:
+        m = element < count
+        b = tl.load(p + element, mask=m, other=0.0)
+        tl.store(p + element, b.to(factor.dtype) * factor, mask=m)
+
+
+@triton.jit(do_not_specialize=("count0", "count1", "count2"))
+def scale_kernel(
+    p0, count0,  # a gradient
+    p1, count1,  # and another, or None
+    p2, count2,
+    p_factor,  # 0-dim
+    C: tl.constexpr, COMPUTE: tl.constexpr,
+):  # fmt: skip
+    factor = tl.load(p_factor).to(COMPUTE)
+    if factor != 1.0:  # else no gradient is touched
+        start = tl.program_id(0).to(tl.int64) * C
+        scale_block(p0, factor, start, count0, C)
+        if p1 is not None:
+            scale_block(p1, factor, start, count1, C)
+        if p2 is not None:
+            scale_block(p2, factor, start, count2, C)
+
+
+def scale_(gradients: tuple[Tensor | None, ...], factor: Tensor) -> None:
+    """Multiplies each gradient (contiguous, at most three) by a 0-dim factor, in place."""
+    given = [(g, g.numel()) for g in gradients if g is not None]
+    wide = any(gradient.dtype.itemsize == 8 for gradient, _ in given)
+    programs = max(1, -(-max(count for _, count in given) // TILE))
+    arguments = [value for pair in given for value in pair] + [None, 0] * (3 - len(given))
+    factor = factor.resolve_neg()
+    with current(factor.device):
+        launch(scale_kernel, programs, *arguments, factor, TILE, tl.float64 if wide else tl.float32)
