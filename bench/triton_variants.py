@@ -1,0 +1,204 @@
+"""Every variant of the Triton kernels, compiled ahead of time for a GPU that need not be there.
+
+The launchers themselves decide what is compiled: ``compiled`` calls the backend's functions on
+ordinary tensors, with a driver that names a GPU and does not launch.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor
+
+TARGETS = ("sm_80", "sm_90", "sm_100", "gfx942")
+BOUNDS = (-30.0, 20.0)
+ALIGNED, ODD, SHORT, SHORT_ODD = (512, 8192), (512, 8191), (4096, 20), (4096, 7)
+DTYPES = (torch.float32, torch.bfloat16, torch.float16, torch.float64)
+
+
+class Variant(NamedTuple):
+    """One call of one op."""
+
+    op: str
+    shape: tuple[int, int] = ALIGNED
+    dtype: torch.dtype = torch.float32
+    logvar: str = "full"
+    prior: str | None = None  # of both its mean and its log-variance
+    samples: int | None = None
+    given: bool = False  # noise as an argument
+    x: torch.dtype | None = None  # of the data, where not as mean
+
+    def __str__(self) -> str:
+        given = [f"{k}={v}" for k, v in self._asdict().items() if v != self._field_defaults.get(k)]
+        return " ".join(given).replace("torch.", "")
+
+
+class Compiled(NamedTuple):
+    variant: Variant
+    kernel: str
+    target: str
+    asm: dict[str, Any]
+    elements: int  # of a tile
+    threads: int
+    shared: int  # bytes
+
+
+def _make(variant: Variant, kind: str) -> Tensor:
+    rows, cols = variant.shape
+    shapes = {"full": (rows, cols), "event": (cols,), "scalar": (), "row": (rows, 1)}
+    return torch.empty(shapes[kind], dtype=variant.dtype)
+
+
+def _encoder(variant: Variant) -> None:
+    from vae_fast.kernels.gaussian_kl import gaussian_kl_backward, gaussian_kl_forward
+    from vae_fast.kernels.sample_kl import sample_kl_backward, sample_kl_forward
+
+    rows, cols = variant.shape
+    kinds = ("full", variant.logvar, variant.prior, variant.prior)
+    given = tuple(None if kind is None else _make(variant, kind) for kind in kinds)
+    needs = tuple(tensor is not None for tensor in given)
+    grad_kl = torch.empty(rows)
+    if variant.op == "gaussian_kl":
+        gaussian_kl_forward(*given, 1, BOUNDS)
+        gaussian_kl_backward(grad_kl, *given, 1, BOUNDS, needs)
+        return
+    shape = (rows, cols) if variant.samples is None else (variant.samples, rows, cols)
+    z = torch.empty(shape, dtype=variant.dtype)
+    eps, seed = (z, None) if variant.given else (None, torch.zeros((), dtype=torch.int64))
+    options = (eps, seed, variant.samples, 1, 0, BOUNDS)
+    sample_kl_forward(*given, *options)
+    sample_kl_backward(z, grad_kl, *given, *options, needs)
+
+
+def _decoder(variant: Variant) -> None:
+    from vae_fast.kernels.gaussian_log_likelihood import (
+        gaussian_log_likelihood_backward,
+        gaussian_log_likelihood_forward,
+    )
+    from vae_fast.kernels.negative_elbo import negative_elbo_backward, negative_elbo_forward
+
+    rows, cols = variant.shape
+    mean, logvar = _make(variant, "full"), _make(variant, variant.logvar)
+    x = torch.empty(rows, cols, dtype=variant.x or variant.dtype)
+    leading = () if variant.samples is None else (variant.samples,)
+    if leading:
+        mean, logvar = (t.expand(*leading, *t.shape).contiguous() for t in (mean, logvar))
+    more = variant not in PLAIN  # what those are measured without
+    needs = (more, True, True)
+    if variant.op == "gaussian_log_likelihood":
+        gaussian_log_likelihood_forward(x, mean, logvar, 1, BOUNDS)
+        grad = torch.empty(*leading, rows)
+        gaussian_log_likelihood_backward(grad, x, mean, logvar, 1, BOUNDS, needs)
+        return
+    kl, grad_loss = torch.empty(rows), torch.empty(())
+    negative_elbo_forward(x, mean, logvar, kl, 1.0, "mean", 1, BOUNDS, (True, True, True))
+    if more:
+        negative_elbo_forward(x, mean, logvar, kl, 1.0, "none", 1, BOUNDS, (False,) * 3)
+    negative_elbo_backward(grad_loss, x, mean, logvar, "mean", 1, BOUNDS, (False, True, True))
+
+
+def _noise(variant: Variant) -> None:
+    from vae_fast.kernels.noise import noise
+
+    seed = torch.zeros((), dtype=torch.int64)
+    noise(variant.shape, 1, variant.samples, seed, 0, variant.dtype, torch.device("cpu"))
+
+
+def _scale(variant: Variant) -> None:
+    from vae_fast.kernels.scale import scale_
+
+    scale_((_make(variant, "full"), _make(variant, variant.logvar)), torch.empty(()))
+
+
+CALLS: dict[str, Callable[[Variant], None]] = {
+    "sample_kl": _encoder,
+    "gaussian_kl": _encoder,
+    "gaussian_log_likelihood": _decoder,
+    "negative_elbo": _decoder,
+    "noise": _noise,
+    "scale": _scale,
+}
+ENCODER, DECODER = ("sample_kl", "gaussian_kl"), ("gaussian_log_likelihood", "negative_elbo")
+
+# What is measured and held to the least loads and stores: whole tiles of aligned tensors.
+PLAIN = tuple(Variant(op, dtype=dtype) for op in CALLS for dtype in DTYPES[:2])
+# And the other forms that a launcher makes, each of which has to compile.
+OTHERS = (
+    *(Variant(op, dtype=dtype) for op in CALLS for dtype in DTYPES[2:]),
+    *(Variant(op, shape) for op in CALLS for shape in (ODD, SHORT, SHORT_ODD)),
+    *(Variant(op, ODD, torch.bfloat16) for op in CALLS),
+    *(Variant(op, logvar=kind) for op in ENCODER + DECODER for kind in ("event", "scalar", "row")),
+    *(Variant(op, SHORT_ODD, logvar="event") for op in ENCODER + DECODER),
+    *(Variant(op, prior=kind) for op in ENCODER for kind in ("full", "event", "scalar")),
+    *(Variant(op, samples=3) for op in ("sample_kl", "noise", *DECODER)),
+    *(Variant("sample_kl", shape, given=True) for shape in (ALIGNED, ODD)),
+    *(Variant(op, dtype=torch.bfloat16, x=torch.float32) for op in DECODER),
+)
+
+
+class _Driver:
+    """What Triton asks of a driver in order to compile. It stays active: the process has no GPU."""
+
+    def __init__(self, name: str) -> None:
+        self.target, self.number = _gpu_target(name), TARGETS.index(name)
+
+    def get_current_target(self) -> Any:
+        return self.target
+
+    def get_current_device(self) -> int:
+        return self.number  # kernels are kept by device: each target is one
+
+    def get_current_stream(self, _device: int) -> int:
+        return 0
+
+
+def _gpu_target(name: str) -> Any:
+    from triton.backends.compiler import GPUTarget
+
+    if name.startswith("sm_"):
+        return GPUTarget("cuda", int(name.removeprefix("sm_")), 32)
+    return GPUTarget("hip", name, 64)
+
+
+@contextmanager
+def _compile_only(target: str, found: list[tuple[str, Any, tuple[Any, ...]]]) -> Iterator[None]:
+    from triton.runtime.driver import driver
+    from triton.runtime.jit import JITFunction
+
+    run = JITFunction.run
+
+    def compile_only(self: Any, *arguments: Any, grid: Any, warmup: bool, **options: Any) -> Any:
+        kernel = run(self, *arguments, grid=grid, warmup=True, **options)
+        found.append((self.__name__, kernel, arguments))
+        return kernel
+
+    driver.set_active(_Driver(target))
+    JITFunction.run = compile_only
+    try:
+        yield
+    finally:
+        JITFunction.run = run
+
+
+def _tile_elements(arguments: tuple[Any, ...]) -> int:
+    tiling = next((a for a in arguments if hasattr(a, "SHIFT")), None)
+    return 0 if tiling is None else tiling.R * tiling.C
+
+
+def compiled(variant: Variant, target: str) -> list[Compiled]:
+    """The kernels that the variant's forward and backward passes launch, for the target."""
+    import vae_fast._backends.triton  # noqa: F401  # so that vae_fast.kernels is found
+
+    found: list[tuple[str, Any, tuple[Any, ...]]] = []
+    with _compile_only(target, found):
+        CALLS[variant.op](variant)
+    return [
+        Compiled(
+            variant, name, target, kernel.asm, _tile_elements(arguments),
+            kernel.metadata.num_warps * kernel.metadata.target.warp_size, kernel.metadata.shared,
+        )
+        for name, kernel, arguments in found
+    ]  # fmt: skip
