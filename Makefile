@@ -1,9 +1,10 @@
-# make demo | test | bench | lint | sanitize | clean. Each makes what it needs, in $(VENV); given
+# make demo | test | bench | lint | sanitize | gpu-check | clean. Each makes what it needs, in $(VENV); given
 # are Python, a C++ compiler and make.
 PYTHON ?= python3
 VENV ?= .venv
 CONSTRAINTS ?= constraints.txt
 RUN ?= runs/digits
+OUT ?= runs/gpu-check
 
 BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip --disable-pip-version-check -q
@@ -12,7 +13,7 @@ SOURCES := $(shell find csrc vae_fast kernels -type f \
 	! -name '*.pyc' ! -name '*.so' ! -name '.*')
 CPP := $(wildcard csrc/*.cpp csrc/*/*.cpp csrc/*/*.h csrc/*/*.cu tests/cpp/*.cpp tests/cpp/*.h)
 
-.PHONY: demo test bench lint sanitize clean
+.PHONY: demo test bench lint sanitize gpu-check clean
 .DELETE_ON_ERROR:
 
 demo: $(VENV)/.installed
@@ -39,6 +40,10 @@ sanitize: $(VENV)/.tools
 		-DCMAKE_MAKE_PROGRAM=$(abspath $(BIN))/ninja
 	$(BIN)/cmake --build build/sanitize
 	$(BIN)/ctest --test-dir build/sanitize --output-on-failure
+
+# Uses the Python it is given, and no network: for a machine that has a GPU and little else.
+gpu-check:
+	$(PYTHON) -m bench.gpu_check --out $(OUT)
 
 clean:
 	rm -rf build dist *.egg-info vae_fast/_C*.so $(VENV)/.installed

@@ -1,0 +1,227 @@
+"""Figures of a GPU: bandwidth of every op, and the ratio to eager and compiled PyTorch.
+
+``make gpu-check`` runs this; by itself, ``python -m bench.gpu --out figures.json``. Each backend of
+the package that runs the device is measured. An op's bandwidth is the least bytes that it has to
+move over its time, beside that of a device-to-device copy in the same run, with the peers taking
+turns (``harness.py``). Times are those of the device, between events.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+import vae_fast.functional as F
+from bench import gpu_machine, harness, ops, parity
+
+# Tensors of [N, D] that each direction reads and writes at the least.
+TRIPS = {
+    ("sample_kl", "forward"): 3,
+    ("sample_kl", "backward"): 5,
+    ("gaussian_kl", "forward"): 2,
+    ("gaussian_kl", "backward"): 4,
+    ("gaussian_log_likelihood", "forward"): 3,
+    ("gaussian_log_likelihood", "backward"): 5,
+    ("negative_elbo", "both"): 5,
+    ("noise", "forward"): 1,
+}
+COPY = "copy"
+OF_COPY = 0.9  # of its bandwidth: the target of every op
+RATIOS = {"negative_elbo": 1.5, "sample_kl": 1.3}  # to the better of the compiled peers
+SMALL, SMALL_RATIO = ops.Size(128, 20, 784), 3.0  # of the whole ELBO to eager
+COLS = 4096
+GIB = 1 << 30
+COMPILERS = {"compiled": "default", "max-autotune": "max-autotune"}
+SECONDS = 0.4  # for a comparison
+
+
+def rows_for(memory: int) -> int:
+    """2^28 elements where ten float32 tensors of them fit; else fewer."""
+    return (1 << 28 if memory >= 20 * GIB else 1 << 25) // COLS
+
+
+def least_bytes(op: str, direction: str, elements: int, dtype: torch.dtype) -> int:
+    return TRIPS[op, direction] * elements * dtype.itemsize
+
+
+def event_timed(call: Callable[[], object]) -> harness.Block:
+    """A block of calls between two events of the current stream."""
+
+    def block(calls: int) -> float:
+        begin, end = (torch.cuda.Event(enable_timing=True) for _ in range(2))
+        begin.record()
+        for _ in range(calls):
+            call()
+        end.record()
+        end.synchronize()
+        return begin.elapsed_time(end) * 1e-3
+
+    return block
+
+
+def _tensors(names: int, rows: int, dtype: torch.dtype) -> list[Tensor]:
+    return [torch.randn(rows, COLS, device="cuda", dtype=dtype) for _ in range(names)]
+
+
+def _calls(backend: str, rows: int, dtype: torch.dtype) -> dict[tuple[str, str], Callable[[], Any]]:
+    """Every op and direction on inputs of this size."""
+    x, mean, logvar, grad_z = _tensors(4, rows, dtype)
+    leaves = [mean.requires_grad_(), logvar.mul_(0.5).requires_grad_()]
+    kl, grad = torch.rand(rows, device="cuda"), torch.randn(rows, device="cuda")
+    seed = torch.zeros((), dtype=torch.int64, device="cuda")
+
+    def without_gradients(call: Callable[[], Any]) -> Callable[[], Any]:
+        def run() -> Any:
+            with torch.no_grad():
+                return call()
+
+        return run
+
+    forward: dict[str, Callable[[], Any]] = {
+        "sample_kl": lambda: F.sample_kl(*leaves, seed=seed, backend=backend),
+        "gaussian_kl": lambda: F.gaussian_kl(*leaves, backend=backend),
+        "gaussian_log_likelihood": lambda: F.gaussian_log_likelihood(x, *leaves, backend=backend),
+        "noise": lambda: F.noise(mean.shape, seed=seed, dtype=dtype, device="cuda",
+                                 backend=backend),
+    }  # fmt: skip
+    upstream = {"sample_kl": (grad_z, grad)}
+    calls = {(op, "forward"): without_gradients(call) for op, call in forward.items()}
+
+    def backward(op: str) -> Callable[[], Any]:
+        outputs: Any = None
+
+        def run() -> Any:  # the forward pass is made before the first, which is not timed
+            nonlocal outputs
+            outputs = forward[op]() if outputs is None else outputs
+            return torch.autograd.grad(outputs, leaves, upstream.get(op, grad), retain_graph=True)
+
+        return run
+
+    for op in ("sample_kl", "gaussian_kl", "gaussian_log_likelihood"):
+        calls[op, "backward"] = backward(op)
+    calls["negative_elbo", "both"] = lambda: torch.autograd.grad(
+        F.negative_elbo(x, leaves[0], leaves[1], kl, backend=backend), leaves
+    )
+    return calls
+
+
+def bandwidths(backend: str, rows: int, dtype: torch.dtype) -> list[dict[str, Any]]:
+    elements = rows * COLS
+    source, target = _tensors(2, rows, dtype)
+    copy = event_timed(lambda: target.copy_(source))
+    found = []
+    for (op, direction), call in _calls(backend, rows, dtype).items():
+        comparison = harness.interleave({op: event_timed(call), COPY: copy}, SECONDS)
+        seconds = {name: comparison.seconds(name) for name in (op, COPY)}
+        moved = least_bytes(op, direction, elements, dtype), 2 * elements * dtype.itemsize
+        gbs = [count / seconds[name].middle * 1e-9 for count, name in zip(moved, seconds,
+                                                                         strict=True)]  # fmt: skip
+        found.append(
+            {
+                "op": op,
+                "direction": direction,
+                "dtype": str(dtype).removeprefix("torch."),
+                "shape": [rows, COLS],
+                "seconds": seconds[op],
+                "gb_per_s": gbs[0],
+                "copy_gb_per_s": gbs[1],
+                "of_copy": gbs[0] / gbs[1],
+                "target": OF_COPY,
+                "reached": gbs[0] / gbs[1] >= OF_COPY,
+            }
+        )
+    return found
+
+
+def _both(op: ops.Op, function: ops.Function, inputs: ops.Inputs) -> Callable[[], None]:
+    def run() -> None:
+        inputs.clear()
+        ops.run_backward(inputs, function(*inputs.arguments))
+
+    return run
+
+
+def ratios(name: str, size: ops.Size, compilers: dict[str, str]) -> dict[str, Any]:
+    """Forward and backward together, beside eager and the named modes of ``torch.compile``."""
+    op = ops.OPS[name]
+    functions: dict[str, ops.Function] = {"ours": op.ours, "eager": op.eager}
+    for peer, mode in compilers.items():
+        torch._dynamo.reset()
+        functions[peer] = torch.compile(op.eager, fullgraph=True, mode=mode)
+    small = ops.Size(min(size.rows, 512), size.latent, size.data)
+    parity.check(op, op.inputs(small), {"ours": op.ours, "eager": op.eager}, small.label(op))
+    inputs = op.inputs(size)
+    blocks = {peer: event_timed(_both(op, f, inputs)) for peer, f in functions.items()}
+    comparison = harness.interleave(blocks, 2 * SECONDS)
+    made = {peer: comparison.ratio(peer, "ours") for peer in functions if peer != "ours"}
+    if compilers:
+        target, reached = RATIOS[name], min(made[peer].middle for peer in compilers)
+    else:
+        target, reached = SMALL_RATIO, made["eager"].middle
+    return {
+        "op": name,
+        "size": size.label(op),
+        "seconds": {peer: comparison.seconds(peer) for peer in functions},
+        "ratios": made,
+        "target": target,
+        "reached": reached >= target,
+    }
+
+
+def measure(backend: str) -> dict[str, Any]:
+    """All figures of a backend on the current device."""
+    torch.set_default_device("cuda")
+    ops.BACKEND = backend
+    rows = rows_for(torch.cuda.get_device_properties(0).total_memory)
+    found = [row for dtype in (torch.float32, torch.bfloat16)
+             for row in bandwidths(backend, rows, dtype)]  # fmt: skip
+    torch.cuda.empty_cache()
+    size = ops.Size(rows // 4, COLS, COLS)
+    return {
+        "bandwidth": found,
+        "ratios": [
+            *(ratios(name, size, COMPILERS) for name in RATIOS),
+            ratios("elbo", SMALL, {}),
+        ],
+    }
+
+
+def lines(backend: str, figures: dict[str, Any]) -> list[str]:
+    """The short table."""
+    verdict = {True: "reached", False: "not reached"}
+    of_copy = [
+        f"{backend}  {row['op']} {row['direction']} {row['dtype']}: {row['gb_per_s']:.0f} GB/s, "
+        f"{row['of_copy']:.0%} of a copy ({row['target']:.0%}: {verdict[row['reached']]})"
+        for row in figures["bandwidth"]
+    ]
+    to_peers = [
+        f"{backend}  {row['op']} {row['size']} both: "
+        + ", ".join(f"{peer} {spread[1]:.2f}x" for peer, spread in row["ratios"].items())
+        + f" ({row['target']}x: {verdict[row['reached']]})"
+        for row in figures["ratios"]
+    ]
+    return of_copy + to_peers
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(prog="python -m bench.gpu", description=__doc__)
+    parser.add_argument("--out", type=Path, required=True)
+    options = parser.parse_args()
+    if not torch.cuda.is_available():
+        sys.exit("no CUDA device")
+    figures = {name: measure(name) for name in gpu_machine.backends()}
+    options.out.write_text(json.dumps(figures, indent=1) + "\n")
+    for name, made in figures.items():
+        print(*lines(name, made), sep="\n")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,98 @@
+"""What of the check on a GPU can be tested without one."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+
+ROOT = Path(__file__).parents[1]
+sys.path.append(str(ROOT))  # bench is not installed
+
+from bench import gpu, gpu_check  # noqa: E402
+
+TESTS = """
+import pytest
+
+@pytest.mark.parametrize("number", range(20))
+def test_number(number):
+    if number == 3:
+        pytest.skip("no three")
+    assert number != 7
+"""
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason="there is a CUDA device")
+def test_without_a_gpu_it_stops_with_one_line(tmp_path: Path) -> None:
+    for module in ("gpu_check", "gpu"):
+        command = [sys.executable, "-m", f"bench.{module}", "--out", str(tmp_path / "out")]
+        done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
+        assert done.returncode == 1 and done.stdout == ""
+        assert done.stderr.count("\n") == 1 and "no CUDA device" in done.stderr
+    assert not (tmp_path / "out").exists()
+
+
+def shard(folder: Path, share: str, seconds: str = "inf") -> dict:
+    (folder / "test_numbers.py").write_text(TESTS)
+    (folder / "pytest.ini").write_text("[pytest]\n")
+    out = folder / f"{share.replace('/', '-')}.json"
+    variables = os.environ | {
+        "PYTHONPATH": str(ROOT / "tests" / "gpu"),
+        "VAE_FAST_SHARD": share,
+        "VAE_FAST_SHARD_SECONDS": seconds,
+        "VAE_FAST_SHARD_OUT": str(out),
+    }
+    command = [sys.executable, "-m", "pytest", "-q", "-p", "shard", "-p", "no:cacheprovider"]
+    done = subprocess.run(command, cwd=folder, env=variables, capture_output=True, text=True)
+    assert out.exists(), done.stdout + done.stderr
+    return json.loads(out.read_text())
+
+
+def test_shares_are_all_tests_once(tmp_path: Path) -> None:
+    total = gpu_check.add(shard(tmp_path, f"{index}/3") for index in range(3))
+    assert (total["passed"], total["failed"], total["skipped"], total["late"]) == (18, 1, 1, 0)
+    assert total["failures"] == ["test_numbers.py::test_number[7]"]
+
+
+def test_what_there_is_no_time_for_is_counted_and_not_passed(tmp_path: Path) -> None:
+    total = shard(tmp_path, "0/1", seconds="-1")
+    assert (total["passed"], total["failed"], total["late"]) == (0, 0, 20)
+
+
+def test_tests_that_did_not_report_have_failed(tmp_path: Path) -> None:
+    environment = dict(os.environ, PYTHONPATH="")
+    total = gpu_check.run_tests([str(tmp_path / "missing.py")], 1, 5, environment, tmp_path, "none")
+    assert total["failed"] or not total["passed"]
+
+
+def test_what_is_missing_is_named() -> None:
+    assert gpu_check.missing(["torch", "no_such_package"]) == ["no_such_package"]
+
+
+def test_least_bytes_and_sizes() -> None:
+    assert gpu.least_bytes("negative_elbo", "both", 10, torch.float32) == 200
+    assert gpu.least_bytes("sample_kl", "forward", 10, torch.bfloat16) == 60
+    assert gpu.rows_for(80 * gpu.GIB) * gpu.COLS == 2**28
+    assert gpu.rows_for(8 * gpu.GIB) * gpu.COLS == 2**25
+
+
+def test_the_short_table() -> None:
+    figures = {
+        "bandwidth": [{"op": "noise", "direction": "forward", "dtype": "float32",
+                       "gb_per_s": 1234.5, "of_copy": 0.913, "target": 0.9, "reached": True}],
+        "ratios": [{"op": "elbo", "size": "128x20+784", "target": 3.0, "reached": False,
+                    "ratios": {"eager": (2.0, 2.5, 3.0)}}],
+    }  # fmt: skip
+    assert gpu.lines("triton", figures) == [
+        "triton  noise forward float32: 1234 GB/s, 91% of a copy (90%: reached)",
+        "triton  elbo 128x20+784 both: eager 2.50x (3.0x: not reached)",
+    ]
+    counts = {"passed": 5, "failed": 1, "skipped": 2, "late": 3, "failures": ["x"]}
+    said = gpu_check.summary({"parity": counts}, "figures\n", 12.3)
+    assert said[0] == "figures" and said[-1] == "12 seconds in all"
+    assert said[1] == "parity: 5 passed, 1 failed, 2 skipped, 3 not run for want of time"
