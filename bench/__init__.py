@@ -26,5 +26,3 @@ import os
 
 # Read when the compiler is imported. Its pool of processes would start up beside the first timings.
 os.environ.setdefault("TORCHINDUCTOR_COMPILE_THREADS", "1")
-# The profiler would otherwise say on stderr when it starts and stops.
-os.environ.setdefault("KINETO_LOG_LEVEL", "5")

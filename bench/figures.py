@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -11,7 +12,10 @@ from bench.models import MODELS
 from bench.peers import COMPILED, EAGER, OURS
 from bench.results import Results, peers_in
 
-DPI = 100
+DPI = 90
+COLOURS_OF_A_PICTURE = 128
+TICKS = (0.2, 0.5, 1, 2, 5, 10, 20, 50, 100, 200)
+FINE_TICKS = (0.7, 0.8, 0.9, 1, 1.1, 1.2, 1.3, 1.5, 1.7, 2)  # where ratios are close to 1
 COLOURS = {OURS: "#d62728", EAGER: "#1f77b4", COMPILED: "#2ca02c"}
 OTHERS = ("#9467bd", "#8c564b", "#e377c2", "#17becf", "#bcbd22", "#7f7f7f")
 Row = dict[str, Any]
@@ -23,11 +27,11 @@ def _colours(names: list[str]) -> dict[str, str]:
     return COLOURS | dict(zip(others, OTHERS, strict=False))
 
 
-def _axes(rows: int, columns: int, width: float, height: float) -> tuple[Any, Any]:
+def _axes(rows: int, columns: int, width: float, height: float, **options: Any) -> tuple[Any, Any]:
     from matplotlib.figure import Figure  # without pyplot, which keeps every figure
 
     figure = Figure(figsize=(width, height), layout="constrained")
-    return figure, figure.subplots(rows, columns, squeeze=False)
+    return figure, figure.subplots(rows, columns, squeeze=False, **options)
 
 
 def _curve(axes: Any, rows: list[Row], colours: dict[str, str]) -> None:
@@ -90,15 +94,20 @@ def ratios(results: Results) -> Any:
     colours = _colours(names)
     parts = [[row for row in rows if (row["op"] in MODELS) is steps] for steps in (False, True)]
     parts = [part for part in parts if part]
-    figure, grid = _axes(1, len(parts), 5.2 * len(parts), 1.6 + 0.34 * max(map(len, parts)))
-    for panel, part in zip(grid[0], parts, strict=True):
+    lengths = [len(part) + 1.5 for part in parts]
+    figure, grid = _axes(len(parts), 1, 9.0, 1.2 + 0.34 * sum(lengths), height_ratios=lengths)
+    for panel, part in zip(grid[:, 0], parts, strict=True):
         for place, row in enumerate(part):
             _bars(panel, place, row, colours)
-        labels = [_label(row) for row in part]
-        panel.set_yticks(range(len(part)), labels, fontsize=8)
-        panel.set(xscale="log", xlabel="times as long as vae_fast")
+        panel.set_yticks(range(len(part)), [_label(row) for row in part], fontsize=8)
+        panel.set(xscale="log", xlabel="times as long as vae_fast", ylim=(-0.6, len(part) - 0.4))
         panel.axvline(1, color=colours[OURS], lw=1.5)
-        panel.set_xticks([0.5, 1, 2, 5, 10, 20, 50], ["½", "1", "2", "5", "10", "20", "50"])
+        low, high = panel.get_xlim()
+        low, high = min(low, 0.85), max(high, 1.25)
+        panel.set_xlim(low, high)
+        wanted = FINE_TICKS if high < FINE_TICKS[-1] else TICKS
+        ticks = [tick for tick in wanted if low <= tick <= high]
+        panel.set_xticks(ticks, [f"{tick:g}" for tick in ticks])
         panel.minorticks_off()
         panel.grid(axis="x", alpha=0.3)
         panel.invert_yaxis()
@@ -130,25 +139,28 @@ def _bars(panel: Any, place: int, row: Row, colours: dict[str, str]) -> None:
 
 
 def memory(results: Results) -> Any:
-    """Bars of peak memory above the inputs."""
-    rows = results.get("memory", [])
+    """Bars of peak memory above the inputs, as a share of eager's."""
+    rows = [row for row in results.get("memory", []) if row["bytes"].get(EAGER)]
     if not rows:
         return None
     names = [OURS, *peers_in([{"seconds": row["bytes"]} for row in rows])]
     colours = _colours(names)
-    figure, grid = _axes(1, 1, 8.0, 1.6 + 0.45 * len(rows))
+    figure, grid = _axes(1, 1, 9.0, 1.6 + 0.5 * len(rows))
     panel = grid[0][0]
     for place, row in enumerate(rows):
         found = [(peer, count) for peer, count in row["bytes"].items() if count is not None]
-        height = 0.84 / max(1, len(found))
+        height = 0.84 / len(found)
         for number, (peer, count) in enumerate(found):
             y = place - 0.42 + height * (number + 0.5)
-            panel.barh(y, count / 2**20, height, color=colours[peer])
+            share = count / row["bytes"][EAGER]
+            panel.barh(y, share, height, color=colours[peer])
+            panel.text(share, y, f" {count / 2**20:.0f} MiB", va="center", fontsize=6)
     panel.set_yticks(range(len(rows)), [_label(row) for row in rows], fontsize=8)
-    panel.set(xlabel="MiB above the inputs, forward and backward", xscale="log")
+    panel.set(xlabel="share of eager's, forward and backward")
+    panel.margins(x=0.1)
     panel.grid(axis="x", alpha=0.3)
     panel.invert_yaxis()
-    figure.suptitle(f"Peak memory ({machine.title(results['machine'])})")
+    figure.suptitle(f"Peak memory above the inputs ({machine.title(results['machine'])})")
     used = {name: _patch(colours[name]) for name in names}
     figure.legend(used.values(), used, loc="outside lower center", ncols=min(5, len(used)))
     return figure
@@ -161,6 +173,15 @@ PICTURES: dict[str, tuple[str, Callable[[Results], Any]]] = {
 }
 
 
+def _save(figure: Any, path: Path) -> None:
+    """As a PNG of few colours, which a repository can carry: a third of the size."""
+    from PIL import Image
+
+    whole = io.BytesIO()
+    figure.savefig(whole, dpi=DPI)
+    Image.open(whole).convert("RGB").quantize(COLOURS_OF_A_PICTURE).save(path, optimize=True)
+
+
 def draw(results: Results, stem: str, folder: Path) -> dict[str, Path]:
     """PNG files ``<stem>-<picture>.png`` in the folder, by what they show; none without data."""
     drawn = {}
@@ -169,7 +190,6 @@ def draw(results: Results, stem: str, folder: Path) -> dict[str, Path]:
         if figure is not None:
             folder.mkdir(parents=True, exist_ok=True)
             path = folder / f"{stem}-{name}.png"
-            # Without the program's version, so that the same results make the same file.
-            figure.savefig(path, dpi=DPI, metadata={"Software": None})
+            _save(figure, path)
             drawn[what] = path
     return drawn
