@@ -125,7 +125,8 @@ def _sizes(name: str, config: pytest.Config) -> list[Any]:
     if name in MODELS:
         sizes: list[Any] = list(MODELS[name].batches)
     else:
-        sizes = OPS[name].curve() if config.getoption("--curves") else list(SIZES)
+        kind = config.stash[MEASUREMENTS].setting.kind
+        sizes = OPS[name].curve(kind) if config.getoption("--curves") else list(SIZES)
     return sizes[:1] if config.getoption("--quick") else sizes
 
 

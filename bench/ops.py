@@ -35,7 +35,9 @@ SIZES = (
     Size(64, 16384, 16384),
 )
 # Of the curves: 2^k elements on the side of the op, in rows of 128 latents or 1,024 data.
-CURVE_POWERS = (10, 12, 14, 16, 18, 20, 22, 24, 25)
+# The comparison with float64 takes up to 4 GiB at 2^24.
+CURVE_POWERS = (10, 12, 14, 16, 18, 20, 22, 24)
+ACCELERATOR_POWERS = (*CURVE_POWERS, 26, 28)
 CURVE_LATENT, CURVE_DATA = 128, 1024
 
 
@@ -106,9 +108,11 @@ class Op(NamedTuple):
         moved = (moves[column] * getattr(size, side) for side, moves in self.moves.items())
         return size.rows * sum(moved) * dtype.itemsize
 
-    def curve(self) -> list[Size]:
+    def curve(self, kind: str) -> list[Size]:
+        """On a kind of device."""
         per_row = CURVE_DATA if "data" in self.moves else CURVE_LATENT
-        return [Size(2**power // per_row, CURVE_LATENT, CURVE_DATA) for power in CURVE_POWERS]
+        powers = CURVE_POWERS if kind == "cpu" else ACCELERATOR_POWERS
+        return [Size(2**power // per_row, CURVE_LATENT, CURVE_DATA) for power in powers]
 
 
 def _sample_kl(size: Size, make: Maker) -> Inputs:

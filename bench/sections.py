@@ -145,7 +145,7 @@ def curves(plan: Plan, limits: Limits) -> Iterator[Row]:
     """Every direction, from 2^10 elements up."""
     for name in plan.ops():
         for dtype in plan.dtypes(name):
-            for size in OPS[name].curve()[: 1 if plan.quick else None]:
+            for size in OPS[name].curve(plan.setting().kind)[: 1 if plan.quick else None]:
                 work = _make(name, size, plan.setting(dtype))
                 for direction in OPS[name].directions:
                     yield _measure(name, work, direction, torch.get_num_threads(), plan, limits)

@@ -154,7 +154,7 @@ def test_the_least_traffic_of_an_op() -> None:
 
 def test_curves_start_at_two_to_the_ten_and_have_eight_points() -> None:
     for op in OPS.values():
-        elements = [op.elements(size) for size in op.curve()]
+        elements = [op.elements(size) for size in op.curve("cpu")]
         assert len(elements) >= 8 and elements[0] == 2**10 and elements == sorted(elements)
 
 
