@@ -26,8 +26,8 @@ How it is measured:
   timed part; "both" is what training does: ``.grad`` set to None, forward, backward into leaves.
 - The limit is measured in the same run (``limit.py``): a large copy, and a Function that computes
   nothing.
-- Peak memory is that of a process of its own (``memory.py``); calls are counted apart from the times
-  (``counts.py``).
+- Peak memory is that of a process of its own (``memory.py``); calls are counted apart from the
+  times (``counts.py``).
 - Times vary and no test fails for them: the tables say which targets were reached.
 
 A peer is a row of ``peers/__init__.py`` and a module beside it; one whose package is not installed

@@ -22,7 +22,7 @@ from bench import harness, instruction_sets, machine, peers, report, sections, t
 from bench.results import FOLDER, SCHEMA, stored
 
 SECTIONS = ("comparisons", "curves", "memory", "counts", "noise")
-SECONDS, STEP_SECONDS, QUICK_SECONDS = 1.0, 5.0, 0.05
+SECONDS, CURVE_SECONDS, STEP_SECONDS, QUICK_SECONDS = 1.0, 0.4, 5.0, 0.05
 
 
 def _first_compilation() -> float:
@@ -105,7 +105,9 @@ def main(
     names = tuple(options.names or default)
     if options.quick and not options.names:
         names = tuple(name for name in names if name in ("sample_kl", "negative_elbo"))
-    seconds = (QUICK_SECONDS, QUICK_SECONDS) if options.quick else (SECONDS, STEP_SECONDS)
+    seconds = (SECONDS, CURVE_SECONDS, STEP_SECONDS)
+    if options.quick:
+        seconds = (QUICK_SECONDS,) * 3
     plan = sections.Plan(names, options.device, options.backend, options.quick, *seconds)
     with tempfile.TemporaryDirectory(ignore_cleanup_errors=True) as cache:
         os.environ["TORCHINDUCTOR_CACHE_DIR"] = cache

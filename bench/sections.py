@@ -5,8 +5,6 @@ from __future__ import annotations
 from collections.abc import Collection, Iterator
 from typing import Any, NamedTuple
 
-import torch
-
 from bench import counts, floor, harness, limit, machine, memory, peers
 from bench.device import DTYPES, Setting
 from bench.models import MODELS
@@ -18,7 +16,9 @@ Work = Workload | TrainingStep
 Row = dict[str, Any]
 HALF = ("sample_kl", "negative_elbo", "elbo", "mlp784")  # what is measured in bfloat16 as well
 ONE_THREAD = ("sample_kl", "negative_elbo", "mlp784")  # and on one thread
-LARGE = Size(4096, 128, 3072)  # where memory is measured
+# Where memory is measured, a process each.
+MEMORY = ("sample_kl", "negative_elbo", "elbo", "mlp784", "tabular20000")
+LARGE = Size(4096, 128, 3072)
 
 
 class Plan(NamedTuple):
@@ -29,6 +29,7 @@ class Plan(NamedTuple):
     backend: str | None
     quick: bool
     seconds: float  # of a comparison
+    curve_seconds: float  # of one on a curve, of which there are many
     step_seconds: float  # of one of training steps: matrix products vary more
 
     def setting(self, dtype: str = "float32") -> Setting:
@@ -73,9 +74,8 @@ def _make(name: str, size: Any, setting: Setting, chosen: Collection[str] | None
 
 
 def _measure(
-    name: str, work: Work, direction: str, threads: int, plan: Plan, limits: Limits
+    name: str, work: Work, direction: str, threads: int, seconds: float, limits: Limits
 ) -> Row:
-    seconds = plan.seconds if name in OPS else plan.step_seconds
     comparison = work.compare(direction, seconds)
     least = work.least_bytes(direction)
     at_best = limits.seconds(name, direction, threads, least)
@@ -132,13 +132,18 @@ def comparisons(plan: Plan, limits: Limits) -> Iterator[Row]:
     for count in plan.threads():
         with harness.threads(count):
             for name in plan.names:
-                if count == 1 and len(plan.threads()) > 1 and name not in ONE_THREAD:
+                first = count == plan.threads()[0]
+                if not first and name not in ONE_THREAD:
                     continue
-                for dtype in plan.dtypes(name) if count > 1 else ("float32",):
+                for dtype in plan.dtypes(name) if first else ("float32",):
                     for size in plan.sizes(name):
-                        work = _make(name, size, plan.setting(dtype))
                         direction = OPS[name].directions[-1] if name in OPS else "step"
-                        yield _measure(name, work, direction, count, plan, limits)
+                        seconds = plan.seconds if name in OPS else plan.step_seconds
+                        # Not kept, or it would be there while the next is made.
+                        yield _measure(
+                            name, _make(name, size, plan.setting(dtype)), direction, count, seconds,
+                            limits,
+                        )  # fmt: skip
 
 
 def curves(plan: Plan, limits: Limits) -> Iterator[Row]:
@@ -148,14 +153,14 @@ def curves(plan: Plan, limits: Limits) -> Iterator[Row]:
             for size in OPS[name].curve(plan.setting().kind)[: 1 if plan.quick else None]:
                 work = _make(name, size, plan.setting(dtype))
                 for direction in OPS[name].directions:
-                    yield _measure(name, work, direction, torch.get_num_threads(), plan, limits)
+                    seconds = plan.curve_seconds
+                    yield _measure(name, work, direction, machine.cores(), seconds, limits)
+                del work
 
 
 def peaks(plan: Plan) -> Iterator[Row]:
     """Peak memory of each peer, a process each."""
-    for name in plan.names:
-        if name == "noise":
-            continue
+    for name in (name for name in plan.names if name in MEMORY):
         size: Any = LARGE if name in OPS else MODELS[name].batches[0]
         for dtype in plan.dtypes(name):
             setting = plan.setting(dtype)
