@@ -53,6 +53,8 @@ class TrainingStep:
         names: Collection[str] | None = None,
         check: bool = True,
     ) -> None:
+        # On CUDA convolutions are by default of 10 bits: float32 is to mean that for every peer.
+        torch.backends.cudnn.allow_tf32 = False
         model = self.model = models.MODELS[name]
         self.label, self.setting = model.label(batch), setting
         self.wait = device.synchronizer(setting.device)

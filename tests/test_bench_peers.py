@@ -6,7 +6,7 @@ import importlib.metadata
 import math
 import os
 import subprocess
-import sysconfig
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -161,14 +161,16 @@ def test_curves_start_at_two_to_the_ten_and_have_eight_points() -> None:
 @pytest.mark.parametrize("dtype", DTYPES)
 def test_the_smoke_run(dtype: str, tmp_path: Path) -> None:
     """``pytest bench/ --benchmark-only --quick``: one row a peer, those not installed skipped."""
-    program = Path(sysconfig.get_path("scripts")) / "pytest"
+    root = bench_folder.ROOT
     done = subprocess.run(
         [
-            program, "bench/", "--import-mode=append", "-p", "no:cacheprovider", "--benchmark-only",
-            "--quick", "--threads=1", f"--dtype={dtype}", "-rs", "-k",
+            sys.executable, "-c", "import sys, pytest; sys.exit(pytest.main(sys.argv[1:]))",
+            root / "bench", "-c", root / "pyproject.toml", "--import-mode=append",
+            "-p", "no:cacheprovider", "--benchmark-only", "--quick", "--threads=1",
+            f"--dtype={dtype}", "-rs", "-k",
             "(packed_sample_kl or unit_negative_elbo) and both and not compiled",
         ],
-        cwd=bench_folder.ROOT,
+        cwd=tmp_path,  # not this folder, whose package would hide the installed one
         env=os.environ | {"OMP_WAIT_POLICY": "passive"},
         capture_output=True,
         text=True,
