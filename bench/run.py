@@ -108,6 +108,7 @@ def main(
     seconds = (SECONDS, CURVE_SECONDS, STEP_SECONDS)
     if options.quick:
         seconds = (QUICK_SECONDS,) * 3
+    keep = keep and not options.quick  # a few rounds are no result
     plan = sections.Plan(names, options.device, options.backend, options.quick, *seconds)
     with tempfile.TemporaryDirectory(ignore_cleanup_errors=True) as cache:
         os.environ["TORCHINDUCTOR_CACHE_DIR"] = cache
