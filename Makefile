@@ -26,8 +26,9 @@ demo: $(VENV)/.installed
 test: $(VENV)/.installed
 	$(BIN)/pytest $(PYTEST_ARGS)
 
-bench: $(VENV)/.installed
-	$(BIN)/pytest bench/ --benchmark-only $(PYTEST_ARGS)
+# Appended to sys.path, this folder does not hide the installed package either.
+bench: $(VENV)/.peers
+	$(BIN)/pytest bench/ --import-mode=append --benchmark-only $(PYTEST_ARGS)
 
 lint: $(VENV)/.installed
 	$(BIN)/ruff check .
@@ -46,7 +47,7 @@ gpu-check:
 	$(PYTHON) -m bench.gpu_check --out $(OUT)
 
 clean:
-	rm -rf build dist *.egg-info vae_fast/_C*.so $(VENV)/.installed
+	rm -rf build dist *.egg-info vae_fast/_C*.so $(VENV)/.installed $(VENV)/.peers
 
 # An ordinary installation, made again whenever what it is made from has changed; the compiled
 # objects are kept in build/, so that only changed ones are compiled. The build requirements are in
@@ -54,6 +55,11 @@ clean:
 $(VENV)/.installed: $(VENV)/.tools $(PACKAGE) $(SOURCES)
 	@echo "Installing vae_fast and what it needs in $(VENV): some minutes the first time"
 	$(PIP) install -c $(CONSTRAINTS) --no-build-isolation '.[dev]'
+	touch $@
+
+# The libraries that the benchmarks compare with, which nothing else needs.
+$(VENV)/.peers: $(VENV)/.installed
+	$(PIP) install -c $(CONSTRAINTS) --no-build-isolation '.[bench]'
 	touch $@
 
 $(VENV)/.tools: $(CONSTRAINTS) pyproject.toml

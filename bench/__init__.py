@@ -1,25 +1,37 @@
-"""Benchmarks: the ``cpu`` backend beside eager PyTorch and ``torch.compile``, on the same work.
+"""Benchmarks: the ops beside what people use instead, on the same work, with the limit beside it.
 
-``pytest bench/ --benchmark-only`` times every op, the whole ELBO and a whole training step:
-forward, backward and both. It prints a table a group (one op, size, direction and number of
-threads), with the peers as its rows. ``--benchmark-disable`` only compares the results with
-float64; ``--threads 1`` takes another number of threads than all cores, ``--measure 2`` more
-seconds a group; and ``-k`` picks as ever: ``-k "sample_kl and 4096x128 and both"``.
+``python -m bench.run`` measures everything in some twenty minutes and writes
+``bench/results/<machine>.json``, the tables of ``docs/performance.md``, which nobody types, and its
+pictures. ``python -m bench.ratios`` measures only what there are targets for, in about five. Both
+take names of ops and models, ``--device``, ``--backend`` and ``--quick``, which tries it all out.
+``python -m bench.report [FILES]`` writes tables and pictures again; ``python bench/compare.py OLD
+NEW`` says what got slower beyond the spread.
 
-``python -m bench.ratios`` times what there are targets for, on all cores and on one, and writes
-``bench/results/<machine>.json`` and the tables of ``docs/performance.md``, which nobody types.
-``python -m bench.report`` writes the tables again from that file. ``--quick`` tries it all out.
+``pytest bench/ --benchmark-only`` prints a table a group (one op, size, direction and number of
+threads), with the peers as its rows: forward, backward and both, and training steps.
+``--benchmark-disable`` only compares the results with float64; ``--curves`` takes sizes from 2^10
+elements up, ``--dtype bfloat16``, ``--device cuda``, ``--threads 1`` and ``--measure 2`` (seconds a
+group) what they say, ``--quick`` the smallest size; and ``-k`` picks as ever: ``-k "sample_kl and
+4096x128 and both"``.
 
 How it is measured:
 
 - Nothing is timed before its values and gradients agree with float64 (``parity.py``).
 - Peers take turns, a block of calls each, in an order that rotates (``harness.py``): a busy machine
   slows all of them, and the ratio of two of them is taken round by round.
-- Compilation and warm-up come before, and compilation is reported by itself.
+- The device is waited for inside each timed call. Compilation and warm-up come before, and
+  compilation is reported by itself.
 - Inputs larger than a core's own cache rotate among copies that the last-level cache cannot hold.
 - "forward" is evaluation, under ``torch.no_grad``; "backward" has its forward pass outside the
   timed part; "both" is what training does: ``.grad`` set to None, forward, backward into leaves.
+- The limit is measured in the same run (``limit.py``): a large copy, and a Function that computes
+  nothing.
+- Peak memory is that of a process of its own (``memory.py``); calls are counted apart from the
+  times (``counts.py``).
 - Times vary and no test fails for them: the tables say which targets were reached.
+
+A peer is a row of ``peers/__init__.py`` and a module beside it; one whose package is not installed
+is skipped by name. ``pip install 'vae_fast[bench]'`` brings them all.
 """
 
 import os

@@ -50,6 +50,9 @@ class Comparison(NamedTuple):
         pairs = zip(self.rounds[peer], self.rounds[ours], strict=True)
         return Spread.of([theirs / mine for theirs, mine in pairs])
 
+    def ratios(self, ours: str) -> dict[str, Spread]:
+        return {peer: self.ratio(peer, ours) for peer in self.rounds if peer != ours}
+
 
 @contextmanager
 def threads(count: int) -> Iterator[None]:
@@ -61,34 +64,44 @@ def threads(count: int) -> Iterator[None]:
         torch.set_num_threads(before)
 
 
-def timed(call: Callable[[int], object]) -> Block:
-    """A block of ``call(0), call(1), ...``; the number is for rotating inputs."""
+def timed(call: Callable[[int], object], wait: Callable[[], None] = torch.cpu.synchronize) -> Block:
+    """A block of ``call(0), call(1), ...``, each waited for; the number is for rotating inputs."""
     turn = 0
 
     def block(calls: int) -> float:
         nonlocal turn
         numbers = range(turn, turn + calls)
         turn += calls
+        wait()
         start = time.perf_counter()
         for number in numbers:
             call(number)
+            wait()
         return time.perf_counter() - start
 
     return block
 
 
-def timed_after(prepare: Callable[[int], object], call: Callable[[object], object]) -> Block:
-    """A block of ``call(prepared)``, everything being prepared before the clock starts."""
+def timed_after(
+    prepare: Callable[[int], object],
+    call: Callable[[object], object],
+    wait: Callable[[], None] = torch.cpu.synchronize,
+) -> Block:
+    """A block of ``call(prepared)``; the clock stands still while each is prepared."""
     turn = 0
 
     def block(calls: int) -> float:
         nonlocal turn
-        prepared = [prepare(number) for number in range(turn, turn + calls)]
+        seconds = 0.0
+        for number in range(turn, turn + calls):
+            prepared = prepare(number)
+            wait()
+            start = time.perf_counter()
+            call(prepared)
+            wait()
+            seconds += time.perf_counter() - start
         turn += calls
-        start = time.perf_counter()
-        for each in prepared:
-            call(each)
-        return time.perf_counter() - start
+        return seconds
 
     return block
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 import os
 import platform
 import re
@@ -11,7 +12,9 @@ from typing import Any
 import torch
 
 import vae_fast
-from vae_fast import _C
+from bench import device
+from bench.device import Setting
+from vae_fast import _backends
 
 
 def processor() -> str:
@@ -30,10 +33,21 @@ def cores() -> int:
     return os.cpu_count() or 1
 
 
-def describe() -> dict[str, Any]:
-    build = _C.build_info()
+def accelerator(setting: Setting) -> str | None:
+    if setting.kind == "cpu":
+        return None
+    return str(device.module(setting.device).get_device_name(setting.device))
+
+
+def describe(setting: Setting) -> dict[str, Any]:
+    try:
+        build = importlib.import_module("vae_fast._C").build_info()
+    except ImportError:  # built with VAE_FAST_NATIVE=0
+        build = {"compiler": "none", "flags": "", "instruction_set": "none"}
     return {
         "device": processor(),
+        "accelerator": accelerator(setting),
+        "backend": _backends.choose(setting.backend, torch.device(setting.device)),
         "cores": cores(),
         "system": f"{platform.system()} {platform.machine()}",
         "python": platform.python_version(),
@@ -45,7 +59,16 @@ def describe() -> dict[str, Any]:
     }
 
 
+def title(description: dict[str, Any]) -> str:
+    """For a heading or a picture."""
+    return description["accelerator"] or f"{description['device']}, {description['cores']} cores"
+
+
 def slug(description: dict[str, Any]) -> str:
-    """A file name for it."""
+    """A file name for it; other backends than the device's first have their own."""
     words = f"{description['device']} {description['cores']} cores {description['instruction_set']}"
+    if description["accelerator"]:
+        words = f"{description['accelerator']} {description['backend']}"
+    elif description["backend"] != "cpu":
+        words += f" {description['backend']}"
     return re.sub(r"[^a-z0-9]+", "-", words.lower()).strip("-")

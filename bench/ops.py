@@ -1,18 +1,17 @@
-"""The ops as work to be timed: inputs of each size, and who does the same work on them."""
+"""The ops as work to be timed: their inputs at a size, and the memory they cannot but move."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import NamedTuple
 
 import torch
 from torch import Tensor
 
-import vae_fast.functional as F
-from bench import peers
+from bench.device import Setting
 
-BACKEND = "cpu"
 DIRECTIONS = ("forward", "backward", "both")
+CHANNELS = 4  # of a latent image, as diffusers' autoencoders have them
 
 
 class Size(NamedTuple):
@@ -22,17 +21,28 @@ class Size(NamedTuple):
 
     def label(self, op: Op) -> str:
         """What the tables call it."""
-        return f"{self.rows}x{'+'.join(str(getattr(self, side)) for side in op.sides)}"
+        return f"{self.rows}x{'+'.join(str(getattr(self, side)) for side in op.moves)}"
 
     def __str__(self) -> str:
         return f"{self.rows}x{self.latent}"
 
 
-SIZES = (Size(128, 20, 784), Size(256, 64, 12288), Size(4096, 128, 3072), Size(64, 16384, 16384))
+SIZES = (
+    Size(128, 20, 784),
+    Size(256, 64, 12288),
+    Size(4096, 128, 3072),
+    Size(1024, 32, 20000),
+    Size(64, 16384, 16384),
+)
+# Of the curves: 2^k elements on the side of the op, in rows of 128 latents or 1,024 data.
+# The comparison with float64 takes up to 4 GiB at 2^24.
+CURVE_POWERS = (10, 12, 14, 16, 18, 20, 22, 24)
+ACCELERATOR_POWERS = (*CURVE_POWERS, 26, 28)
+CURVE_LATENT, CURVE_DATA = 128, 1024
 
 
 class Inputs(NamedTuple):
-    """One set of arguments, all float32."""
+    """One set of arguments."""
 
     arguments: tuple[Tensor, ...]
     upstream: tuple[Tensor | None, ...]  # what arrives for each output; None: the 1 of a scalar
@@ -50,121 +60,122 @@ def run_backward(inputs: Inputs, outputs: tuple[Tensor, ...]) -> None:
         torch.autograd.backward(outputs, inputs.upstream)
 
 
-Function = Callable[..., tuple[Tensor, ...]]
+class Maker:
+    """Makes random tensors of a setting; those of one number a row are float32, as a KL is."""
+
+    def __init__(self, setting: Setting) -> None:
+        self.device, self.dtype = setting.device, setting.dtype
+
+    def leaf(self, *shape: int, scale: float = 1.0) -> Tensor:
+        return self.data(*shape).mul_(scale).requires_grad_()
+
+    def data(self, *shape: int) -> Tensor:
+        return torch.randn(shape, device=self.device).to(self.dtype)
+
+    def per_row(self, rows: int) -> Tensor:
+        return torch.randn(rows, device=self.device)
+
+    def posterior(self, size: Size) -> tuple[Tensor, Tensor]:
+        return self.leaf(size.rows, size.latent), self.leaf(size.rows, size.latent, scale=0.5)
+
+    def reconstruction(self, size: Size) -> tuple[Tensor, Tensor, Tensor]:
+        """x, mean and log-variance."""
+        shape = size.rows, size.data
+        return self.data(*shape), self.leaf(*shape), self.leaf(*shape, scale=0.5)
+
+
+Posterior = tuple[Tensor, Tensor]
 
 
 class Op(NamedTuple):
-    """Ours and the eager peer take the same arguments and return a tuple of outputs."""
+    """Every peer takes the same arguments and returns the same tuple of outputs."""
 
     name: str
-    sides: tuple[str, ...]  # of a Size: what one row has
-    inputs: Callable[[Size], Inputs]
-    ours: Function
-    eager: Function
+    # Elements to be read or written for each element of a side of the size, in each of DIRECTIONS,
+    # if nothing were moved twice in one pass; what a row has one of is left out.
+    moves: Mapping[str, tuple[int, int, int]]
+    inputs: Callable[[Size, Maker], Inputs]
     directions: tuple[str, ...] = DIRECTIONS
+    # Of an op whose first output is a sample: the mean and log-variance among its arguments.
+    posterior: Callable[..., Posterior] | None = None
 
-    @property
-    def samples(self) -> bool:
-        """Whether the first output is a sample, made of noise of the peer's own."""
-        return self.name in ("sample_kl", "elbo")
+    def elements(self, size: Size) -> int:
+        """On the larger of its sides."""
+        return size.rows * max(getattr(size, side) for side in self.moves)
 
+    def least_bytes(self, size: Size, direction: str, dtype: torch.dtype) -> int:
+        column = DIRECTIONS.index(direction)
+        moved = (moves[column] * getattr(size, side) for side, moves in self.moves.items())
+        return size.rows * sum(moved) * dtype.itemsize
 
-def _random(rows: int, cols: int | None, scale: float = 1.0, leaf: bool = True) -> Tensor:
-    shape = (rows,) if cols is None else (rows, cols)
-    return torch.randn(shape).mul_(scale).requires_grad_(leaf)
-
-
-def _posterior(size: Size) -> tuple[Tensor, Tensor]:
-    return _random(size.rows, size.latent), _random(size.rows, size.latent, 0.5)
-
-
-def _reconstruction(size: Size) -> tuple[Tensor, Tensor, Tensor]:
-    mean, logvar = _random(size.rows, size.data), _random(size.rows, size.data, 0.5)
-    return _random(size.rows, size.data, leaf=False), mean, logvar
+    def curve(self, kind: str) -> list[Size]:
+        """On a kind of device."""
+        per_row = CURVE_DATA if "data" in self.moves else CURVE_LATENT
+        powers = CURVE_POWERS if kind == "cpu" else ACCELERATOR_POWERS
+        return [Size(2**power // per_row, CURVE_LATENT, CURVE_DATA) for power in powers]
 
 
-def _upstream(rows: int, cols: int | None = None) -> Tensor:
-    return _random(rows, cols, leaf=False)
+def _sample_kl(size: Size, make: Maker) -> Inputs:
+    upstream = make.data(size.rows, size.latent), make.per_row(size.rows)
+    return Inputs(make.posterior(size), upstream)
 
 
-def _sample_kl_inputs(size: Size) -> Inputs:
-    return Inputs(_posterior(size), (_upstream(size.rows, size.latent), _upstream(size.rows)))
+def _packed_sample_kl(size: Size, make: Maker) -> Inputs:
+    mean, logvar = (t.detach() for t in make.posterior(size))
+    shape = size.rows, CHANNELS, size.latent // CHANNELS, 1
+    parameters = torch.cat((mean.view(shape), logvar.view(shape)), dim=1).requires_grad_()
+    return Inputs((parameters,), (make.data(*shape), make.per_row(size.rows)))
 
 
-def _gaussian_kl_inputs(size: Size) -> Inputs:
-    return Inputs(_posterior(size), (_upstream(size.rows),))
+def _gaussian_kl(size: Size, make: Maker) -> Inputs:
+    return Inputs(make.posterior(size), (make.per_row(size.rows),))
 
 
-def _log_likelihood_inputs(size: Size) -> Inputs:
-    return Inputs(_reconstruction(size), (_upstream(size.rows),))
+def _log_likelihood(size: Size, make: Maker) -> Inputs:
+    return Inputs(make.reconstruction(size), (make.per_row(size.rows),))
 
 
-def _negative_elbo_inputs(size: Size) -> Inputs:
-    kl = torch.rand(size.rows).mul_(20).requires_grad_()
-    return Inputs((*_reconstruction(size), kl), (None,))
+def _negative_elbo(size: Size, make: Maker) -> Inputs:
+    kl = make.per_row(size.rows).abs_().mul_(10).requires_grad_()
+    return Inputs((*make.reconstruction(size), kl), (None,))
 
 
-def _elbo_inputs(size: Size) -> Inputs:
+def _elbo(size: Size, make: Maker) -> Inputs:
     # z's gradient would come from the decoder.
-    return Inputs(
-        (*_posterior(size), *_reconstruction(size)), (_upstream(size.rows, size.latent), None)
-    )
+    arguments = (*make.posterior(size), *make.reconstruction(size))
+    return Inputs(arguments, (make.data(size.rows, size.latent), None))
 
 
-def _noise_inputs(size: Size) -> Inputs:
-    return Inputs((torch.empty(size.rows, size.latent),), ())
+def _unit_negative_elbo(size: Size, make: Maker) -> Inputs:
+    x, mean, _ = make.reconstruction(size)
+    return Inputs((*make.posterior(size), x, mean), (None,))
 
 
-def _elbo(
-    posterior_mean: Tensor, posterior_logvar: Tensor, x: Tensor, mean: Tensor, logvar: Tensor
-) -> tuple[Tensor, Tensor]:
-    z, kl = F.sample_kl(posterior_mean, posterior_logvar, backend=BACKEND)
-    return z, F.negative_elbo(x, mean, logvar, kl, backend=BACKEND)
+def _noise(size: Size, make: Maker) -> Inputs:
+    return Inputs((make.data(size.rows, size.latent),), ())
 
 
-def _alone(function: Callable[..., Tensor]) -> Function:
-    return lambda *arguments: (function(*arguments),)
+def _first_two(*arguments: Tensor) -> Posterior:
+    return arguments[0], arguments[1]
 
 
+def _halves(parameters: Tensor) -> Posterior:
+    mean, logvar = parameters.chunk(2, dim=1)
+    return mean, logvar
+
+
+# Of the loss ops, whose gradients can be made while the arguments are at hand, "both" is one pass.
+_SAMPLED = (3, 5, 8)
 OPS = {
     op.name: op
     for op in (
-        Op(
-            "sample_kl",
-            ("latent",),
-            _sample_kl_inputs,
-            lambda mean, logvar, eps=None: F.sample_kl(mean, logvar, eps=eps, backend=BACKEND),
-            peers.sample_kl,
-        ),
-        Op(
-            "gaussian_kl",
-            ("latent",),
-            _gaussian_kl_inputs,
-            lambda mean, logvar: (F.gaussian_kl(mean, logvar, backend=BACKEND),),
-            _alone(peers.gaussian_kl),
-        ),
-        Op(
-            "gaussian_log_likelihood",
-            ("data",),
-            _log_likelihood_inputs,
-            lambda x, mean, logvar: (F.gaussian_log_likelihood(x, mean, logvar, backend=BACKEND),),
-            _alone(peers.gaussian_log_likelihood),
-        ),
-        Op(
-            "negative_elbo",
-            ("data",),
-            _negative_elbo_inputs,
-            lambda x, mean, logvar, kl: (F.negative_elbo(x, mean, logvar, kl, backend=BACKEND),),
-            _alone(peers.negative_elbo),
-        ),
-        Op("elbo", ("latent", "data"), _elbo_inputs, _elbo, peers.elbo),
-        Op(
-            "noise",
-            ("latent",),
-            _noise_inputs,
-            lambda like: (F.noise(like.shape, seed=1, backend=BACKEND),),
-            _alone(peers.noise),
-            ("forward",),
-        ),
+        Op("sample_kl", {"latent": _SAMPLED}, _sample_kl, posterior=_first_two),
+        Op("packed_sample_kl", {"latent": _SAMPLED}, _packed_sample_kl, posterior=_halves),
+        Op("gaussian_kl", {"latent": (2, 4, 6)}, _gaussian_kl),
+        Op("gaussian_log_likelihood", {"data": (3, 5, 8)}, _log_likelihood),
+        Op("negative_elbo", {"data": (3, 2, 5)}, _negative_elbo),
+        Op("elbo", {"latent": _SAMPLED, "data": (3, 2, 5)}, _elbo, posterior=_first_two),
+        Op("unit_negative_elbo", {"latent": (2, 2, 4), "data": (2, 1, 3)}, _unit_negative_elbo),
+        Op("noise", {"latent": (1, 0, 1)}, _noise, ("forward",)),
     )
 }

@@ -1,142 +1,71 @@
-"""The tables of ``docs/performance.md``, between its markers, from a file of results.
+"""Writes the tables and pictures of ``docs/performance.md`` from one or more files of results.
 
-``python -m bench.report bench/results/<machine>.json`` writes them again; ``bench.ratios`` does so
-by itself.
+``python -m bench.report bench/results/<machine>.json ...``; without arguments, from all that are
+kept there. ``bench.run`` does so by itself.
 """
 
 from __future__ import annotations
 
-import json
 import re
 import sys
-from collections.abc import Iterable
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
-from bench.floor import EMPTY
-from bench.workload import COMPILED, EAGER, OURS
+from bench import figures, machine, results, tables
+from bench.results import ROOT
 
-ROOT = Path(__file__).resolve().parent.parent
 DOCUMENT = ROOT / "docs" / "performance.md"
+FIGURES = ROOT / "docs" / "figures"
 
 
-def table(header: Iterable[str], rows: Iterable[Iterable[str]]) -> str:
-    header = list(header)
-    align = ["---", *("---:" for _ in header[1:])]
-    lines = [header, align, *rows]
-    return "\n".join(f"| {' | '.join(line)} |" for line in lines)
+def _name(path: Path) -> str:
+    """As the document calls the file."""
+    path = path.resolve()
+    return path.relative_to(ROOT).as_posix() if path.is_relative_to(ROOT) else path.name
 
 
-def _time(seconds: float) -> str:
-    return f"{seconds * 1e6:.1f} µs" if seconds < 1e-3 else f"{seconds * 1e3:.2f} ms"
+def blocks(given: dict[Path, results.Results], folder: Path = FIGURES) -> dict[str, str]:
+    """The text of each place in the document; several machines stand one below the other."""
+    texts: dict[str, list[str]] = {name: [] for name in ("machine", "figures", *tables.TABLES)}
+    for path, one in given.items():
+        heading = [f"**{machine.title(one['machine'])}**"] if len(given) > 1 else []
+        for name, table in tables.TABLES.items():
+            texts[name] += [*heading, table(one)]
+        texts["machine"] += [*heading, tables.machine(one, _name(path))]
+        pictures = figures.draw(one, path.stem, folder)
+        links = [f"![{what}](figures/{picture.name})" for what, picture in pictures.items()]
+        texts["figures"] += [*heading, *(links or [tables.NOT_MEASURED])]
+    return {name: "\n\n".join(parts) for name, parts in texts.items()}
 
 
-def _spread(values: list[float]) -> str:
-    low, middle, high = values
-    return f"**{middle:.2f}** ({low:.2f} to {high:.2f})"
+def fill(text: str, named: dict[str, str]) -> str:
+    """``text`` with each block between its ``<!-- begin NAME -->`` and ``<!-- end NAME -->``.
 
-
-def machine_table(results: dict[str, Any], source: str) -> str:
-    machine = results["machine"]
-    return table(
-        ("", "measured on"),
-        (
-            ("processor", f"{machine['device']}, {machine['cores']} cores"),
-            ("kernels", f"{machine['instruction_set']}, {machine['compiler']}"),
-            ("compiler flags", f"`{machine['flags']}`"),
-            ("versions", f"vae_fast {machine['vae_fast']}, torch {machine['torch']}"),
-            ("Python", f"{machine['python']}, {machine['system']}"),
-            ("date", results["date"]),
-            ("load before the run", f"{results['load_at_start']:.1f}"),
-            ("script, results", f"`python -m bench.ratios`, `{source}`"),
-        ),
-    )
-
-
-def target_table(results: dict[str, Any]) -> str:
-    return table(("work", "peer", "at least", "got", "target"), results["targets"])
-
-
-def ratio_table(results: dict[str, Any], threads: int) -> str:
-    """Ratios first, then the times of one call and what compiling took."""
-    rows = [
-        (
-            f"`{row['op']}` {row['size']}",
-            _spread(row["ratios"][EAGER]),
-            _spread(row["ratios"][COMPILED]),
-            *(_time(row["seconds"][peer][1]) for peer in (OURS, EAGER, COMPILED)),
-            f"{row['compile_seconds']:.1f} s",
-        )
-        for row in results["comparisons"]
-        if row["threads"] == threads
-    ]
-    header = ("work", "eager ÷ ours", "compiled ÷ ours", "ours", EAGER, COMPILED, "compiling")
-    return table(header, rows)
-
-
-def floor_table(results: dict[str, Any]) -> str:
-    """What an empty Function takes, and how much of a ratio that leaves to any op."""
-    peers = {
-        (row["op"], row["size"]): row["seconds"]
-        for row in results["comparisons"]
-        if row["threads"] == results["machine"]["cores"]
-    }
-    rows = []
-    for row in results["floors"]:
-        empty = row["seconds"][EMPTY][1]
-        others = peers[row["op"], row["size"]]
-        rows.append(
-            (
-                f"`{row['op']}` {row['size']}",
-                _time(empty),
-                _time(row["seconds"][OURS][1]),
-                *(f"{others[peer][1] / empty:.1f}" for peer in (EAGER, COMPILED)),
-            )
-        )
-    return table(("work", EMPTY, "ours", f"{EAGER} ÷ empty", f"{COMPILED} ÷ empty"), rows)
-
-
-def noise_table(results: dict[str, Any]) -> str:
-    times = results["noise_ns"]
-    rows = ((name, f"{ns:.2f}", f"{times['torch.randn'] / ns:.1f}") for name, ns in times.items())
-    return table(("", "ns a normal", "times as fast as `torch.randn`"), rows)
-
-
-def compile_line(results: dict[str, Any]) -> str:
-    seconds = results["first_compilation_seconds"]
-    return f"The first compilation of a process takes {seconds:.0f} s more, whatever is compiled."
-
-
-def tables(results: dict[str, Any], source: str) -> dict[str, str]:
-    return {
-        "machine": machine_table(results, source),
-        "targets": target_table(results),
-        "all-threads": ratio_table(results, results["machine"]["cores"]),
-        "one-thread": ratio_table(results, 1),
-        "compiling": compile_line(results),
-        "floor": floor_table(results),
-        "noise": noise_table(results),
-    }
-
-
-def put(made: dict[str, str]) -> Path:
-    """Puts each text between ``<!-- begin NAME -->`` and ``<!-- end NAME -->`` of the document."""
-    text = DOCUMENT.read_text()
-    for name, block in made.items():
+    Raises ValueError where a pair of markers is not there once.
+    """
+    for name, block in named.items():
         begin, end = f"<!-- begin {name} -->", f"<!-- end {name} -->"
         pattern = re.compile(f"{re.escape(begin)}.*?{re.escape(end)}", re.DOTALL)
         if len(pattern.findall(text)) != 1:
-            raise ValueError(f"{DOCUMENT} must have {begin} and {end} once")
-        text = pattern.sub(f"{begin}\n{block}\n{end}".replace("\\", r"\\"), text)
-    DOCUMENT.write_text(text)
-    return DOCUMENT
+            raise ValueError(f"the document must have {begin} and {end} once")
+        replacement = f"{begin}\n{block}\n{end}"
+        text = pattern.sub(replacement.replace("\\", r"\\"), text)
+    return text
 
 
-def write(results: dict[str, Any], path: Path) -> Path:
-    """Puts all tables of the results into the document."""
-    return put(tables(results, path.resolve().relative_to(ROOT).as_posix()))
+def put(named: dict[str, str], document: Path = DOCUMENT) -> Path:
+    """``fill`` on the document's file."""
+    document.write_text(fill(document.read_text(), named))
+    return document
+
+
+def write(paths: Sequence[Path], document: Path = DOCUMENT) -> Path:
+    """The document, written again; its pictures stand in ``figures`` beside it."""
+    given = {path: results.load(path) for path in paths}
+    if not given:
+        raise ValueError("there are no results to write tables of")
+    return put(blocks(given, document.parent / "figures"), document)
 
 
 if __name__ == "__main__":
-    given = Path(sys.argv[1])
-    print(f"wrote {write(json.loads(given.read_text()), given)}")
+    print(f"wrote {write([Path(name) for name in sys.argv[1:]] or results.stored())}")

@@ -1,14 +1,9 @@
 """``elbo``: both ops of a loss, without the networks around them."""
 
-import pytest
+from bench.conftest import Case, Report
 
-from bench.conftest import Report
-from bench.ops import DIRECTIONS, SIZES, Size
-from bench.workload import PEERS
+NAMES = ("elbo",)
 
 
-@pytest.mark.parametrize("peer", PEERS)
-@pytest.mark.parametrize("direction", DIRECTIONS)
-@pytest.mark.parametrize("size", SIZES, ids=str)
-def test_elbo(report: Report, size: Size, direction: str, peer: str) -> None:
-    report("elbo", size, direction, peer)
+def test_elbo(report: Report, case: Case) -> None:
+    report(case)

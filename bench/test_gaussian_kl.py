@@ -1,14 +1,9 @@
 """``gaussian_kl``: the KL divergence alone."""
 
-import pytest
+from bench.conftest import Case, Report
 
-from bench.conftest import Report
-from bench.ops import DIRECTIONS, SIZES, Size
-from bench.workload import PEERS
+NAMES = ("gaussian_kl",)
 
 
-@pytest.mark.parametrize("peer", PEERS)
-@pytest.mark.parametrize("direction", DIRECTIONS)
-@pytest.mark.parametrize("size", SIZES, ids=str)
-def test_gaussian_kl(report: Report, size: Size, direction: str, peer: str) -> None:
-    report("gaussian_kl", size, direction, peer)
+def test_gaussian_kl(report: Report, case: Case) -> None:
+    report(case)

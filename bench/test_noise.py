@@ -1,13 +1,9 @@
 """``noise``: beside ``torch.randn_like``."""
 
-import pytest
+from bench.conftest import Case, Report
 
-from bench.conftest import Report
-from bench.ops import SIZES, Size
-from bench.workload import PEERS
+NAMES = ("noise",)
 
 
-@pytest.mark.parametrize("peer", PEERS)
-@pytest.mark.parametrize("size", SIZES, ids=str)
-def test_noise(report: Report, size: Size, peer: str) -> None:
-    report("noise", size, "forward", peer)
+def test_noise(report: Report, case: Case) -> None:
+    report(case)

@@ -1,13 +1,10 @@
-"""The training step of the default ``FusedVAE(784)``: beside the same networks on plain ops."""
+"""Training steps of whole models, beside the same networks on plain ops and in other libraries."""
 
-import pytest
+from bench.conftest import Case, Report
+from bench.models import MODELS
 
-from bench.conftest import Report
-from bench.training_step import BATCHES
-from bench.workload import PEERS
+NAMES = tuple(MODELS)
 
 
-@pytest.mark.parametrize("peer", PEERS)
-@pytest.mark.parametrize("batch", BATCHES)
-def test_training_step(report: Report, batch: int, peer: str) -> None:
-    report("training_step", batch, "step", peer)
+def test_training_step(report: Report, case: Case) -> None:
+    report(case)

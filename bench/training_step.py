@@ -2,107 +2,148 @@
 
 from __future__ import annotations
 
-import copy
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Collection
+from contextlib import AbstractContextManager, nullcontext
 
 import torch
 from torch import Tensor, nn
 
-from bench import harness, parity, peers
-from bench.workload import COMPILED, EAGER, OURS
+from bench import device, harness, models, parity, peers
+from bench.device import Setting
+from bench.peers.eager import EagerVAE
 from vae_fast import FusedVAE
 
-INPUT = 784
-BATCHES = (128, 1024)
 BATCH_COPIES = 8
+BATCH_BYTES = 2**28  # of all copies
+# Of the norm. A unit of a ReLU network may fall on the other side of its kink by rounding.
+KINK_TOLERANCE = 1e-2
+# Of gradients, under autocast: every matrix product has operands of 8 bits.
+AUTOCAST_TOLERANCE = 1e-1
 
 
-class EagerVAE(nn.Module):
-    """The networks of a ``FusedVAE``, and the rest in plain PyTorch."""
+class _Oracle(EagerVAE):
+    """The eager peer in float64, with the noise that a given z was made of."""
 
-    def __init__(self, model: FusedVAE) -> None:
-        super().__init__()
-        self.encoder, self.decoder = copy.deepcopy(model.encoder), copy.deepcopy(model.decoder)
-        self.decoder_logvar_min = model.decoder_logvar_min
+    z: Tensor
 
-    def forward(self, x: Tensor, eps: Tensor | None = None) -> Tensor:
-        posterior_mean, posterior_logvar = self.encoder(x)
-        z, kl = peers.sample_kl(posterior_mean, posterior_logvar, eps)
-        mean, logvar = self.decoder(z)
-        return peers.negative_elbo(x, mean, logvar, kl, self.decoder_logvar_min)
+    def draw(self, mean: Tensor, logvar: Tensor) -> Tensor:
+        return ((self.z - mean) / torch.exp(0.5 * logvar)).detach()
 
 
-class _FusedLoss(nn.Module):
-    def __init__(self, model: FusedVAE) -> None:
-        super().__init__()
-        self.model = model
-
-    def forward(self, x: Tensor, eps: Tensor | None = None) -> Tensor:
-        return self.model(x, eps=eps).loss
-
-
-def smooth(module: nn.Module) -> nn.Module:
-    """A copy with SiLU for ReLU, where rounding cannot put a unit on the other side of a kink."""
-    module = copy.deepcopy(module)
-    for parent in list(module.modules()):
-        for name, child in parent.named_children():
-            if isinstance(child, nn.ReLU):
-                setattr(parent, name, nn.SiLU())
-    return module
+def _close_norm(what: str, got: Tensor, want: Tensor, tolerance: float) -> None:
+    error, norm = (got.double() - want).norm().item(), want.norm().item()
+    if not error <= tolerance * norm:
+        raise AssertionError(f"{what} is off by {error:.3g} in norm, of {norm:.3g}")
 
 
 class TrainingStep:
-    """The default ``FusedVAE(784)`` at a batch size, and its eager and compiled peers."""
+    """A model at a batch size, by every peer that trains it; bfloat16 means autocast.
 
-    def __init__(self, batch: int) -> None:
-        self.label = f"{batch}x{INPUT}"
-        model = FusedVAE(INPUT, backend="cpu")
-        self.batches = [torch.rand(batch, INPUT) for _ in range(BATCH_COPIES)]
-        eager = EagerVAE(model)
-        self._check(smooth(_FusedLoss(model)), smooth(eager))
-        self.modules: dict[str, nn.Module] = {
-            OURS: _FusedLoss(model),
-            EAGER: eager,
-            COMPILED: copy.deepcopy(eager),
-        }
+    Args:
+        names: of the peers, where not all are wanted.
+        check: compare the results with float64, without which nothing is to be timed.
+    """
+
+    def __init__(
+        self,
+        name: str,
+        batch: int,
+        setting: Setting,
+        names: Collection[str] | None = None,
+        check: bool = True,
+    ) -> None:
+        # On CUDA convolutions are by default of 10 bits: float32 is to mean that for every peer.
+        torch.backends.cudnn.allow_tf32 = False
+        model = self.model = models.MODELS[name]
+        self.label, self.setting = model.label(batch), setting
+        self.wait = device.synchronizer(setting.device)
+        fused = model.make(setting.backend).to(setting.device)
+        x = torch.rand(batch, *model.event, device=setting.device)
+        copies = max(2, min(BATCH_COPIES, BATCH_BYTES // x.nbytes))
+        self.batches = [x, *(torch.rand_like(x) for _ in range(copies - 1))]
         torch._dynamo.reset()
-        # Compiled in place, so that nothing but the calls differs from the eager module.
-        self.modules[COMPILED].compile()
+        self.modules: dict[str, nn.Module] = {}
+        self.compile_seconds: dict[str, float] = {}
+        for peer in peers.present(name, setting):
+            if names is None or peer.name in names:
+                self._add(peer, fused)
+                if check:
+                    self._check_peer(peer, fused)
         self.steps = {peer: self._step(module) for peer, module in self.modules.items()}
-        start = time.perf_counter()
-        self.steps[COMPILED](0)
-        self.compile_seconds = time.perf_counter() - start
 
-    def _check(self, *modules: nn.Module) -> None:
-        """Loss and gradients for given noise, against the eager module in float64."""
-        x = self.batches[0]
-        eps = torch.randn(x.shape[0], 32)
-        exact = copy.deepcopy(modules[-1]).double()
-        want = exact(x.double(), eps.double())
+    def _add(self, peer: peers.Peer, fused: FusedVAE) -> None:
+        """Makes it, and compiles it where it is to be."""
+        module = self.modules[peer.name] = peers.step(peer, fused)
+        start = time.perf_counter()
+        with self._autocast():
+            loss, _ = module(self.batches[0])
+        loss.backward()
+        if peer.compiles:
+            self.wait()
+            self.compile_seconds[peer.name] = time.perf_counter() - start
+
+    def _check_peer(self, peer: peers.Peer, fused: FusedVAE) -> None:
+        """A network with kinks is checked without them as well, unless that has to be compiled."""
+        self._check(peer.name, self.modules[peer.name], fused)
+        if models.has_kinks(fused) and not peer.compiles:
+            smoothed = models.smooth(fused)
+            assert isinstance(smoothed, FusedVAE)
+            self._check(peer.name, peers.step(peer, smoothed), smoothed)
+
+    def _autocast(self) -> AbstractContextManager[None]:
+        if self.setting.dtype == torch.float32:
+            return nullcontext()
+        return torch.autocast(self.setting.kind, self.setting.dtype)
+
+    def _check(self, peer: str, module: nn.Module, fused: FusedVAE) -> None:
+        """Loss and gradients for the noise that it drew, against the eager module in float64."""
+        module.zero_grad(set_to_none=True)
+        with self._autocast():
+            loss, z = module(self.batches[0])
+        loss.backward()
+        exact = _Oracle(fused).double()
+        exact.z = z.detach().double()
+        want, _ = exact(self.batches[0].double())
         want.backward()
-        for module in modules:
-            loss = module(x, eps)
-            loss.backward()
-            parity.close(f"loss of {type(module).__name__}", loss.detach(), want.detach())
-            for (name, got), parameter in zip(
-                module.named_parameters(), exact.parameters(), strict=True
-            ):
-                assert got.grad is not None and parameter.grad is not None
-                parity.close(f"gradient of {name}", got.grad, parameter.grad)
+        dtype = self.setting.dtype
+        parity.close(f"loss of {peer}", loss.detach(), want.detach(), parity.TOLERANCE[dtype])
+        gradients = models.parameters_by_layer(module)
+        for name, parameter in models.parameters_by_layer(exact).items():
+            got, right = gradients[name].grad, parameter.grad
+            assert got is not None and right is not None, f"{name} of {peer} has no gradient"
+            what = f"gradient of {name} of {peer}"
+            if dtype != torch.float32:
+                _close_norm(what, got, right, AUTOCAST_TOLERANCE)
+            elif models.has_kinks(fused):
+                _close_norm(what, got, right, KINK_TOLERANCE)
+            else:
+                parity.close(what, got, right, self.model.tolerance)
 
     def _step(self, module: nn.Module) -> Callable[[int], None]:
         optimizer = torch.optim.Adam(module.parameters(), lr=1e-3)
 
         def step(number: int) -> None:
             optimizer.zero_grad(set_to_none=True)
-            module(self.batches[number % BATCH_COPIES]).backward()
+            with self._autocast():
+                loss, _ = module(self.batches[number % len(self.batches)])
+            loss.backward()
             optimizer.step()
 
         return step
 
-    def compare(self, direction: str, seconds: float) -> harness.Comparison:
+    def step(self, peer: str) -> Callable[[int], None]:
+        return self.steps[peer]
+
+    def least_bytes(self, direction: str) -> int | None:
+        """Not known: most of a step is matrix products."""
+        return None
+
+    def compare(
+        self, direction: str, seconds: float, names: Collection[str] | None = None
+    ) -> harness.Comparison:
         """``direction`` is "step": there is no other."""
         assert direction == "step"
-        blocks = {peer: harness.timed(step) for peer, step in self.steps.items()}
+        chosen = self.steps if names is None else names
+        blocks = {peer: harness.timed(self.steps[peer], self.wait) for peer in chosen}
         return harness.interleave(blocks, seconds)

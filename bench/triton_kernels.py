@@ -21,7 +21,7 @@ from typing import NamedTuple
 import torch
 import triton
 
-from bench import report
+from bench import report, tables
 from bench.triton_variants import OTHERS, PLAIN, TARGETS, Compiled, Variant, compiled
 
 TOOLS = Path(triton.__file__).parent / "backends" / "nvidia" / "bin"
@@ -162,7 +162,7 @@ def table(rows: list[Row]) -> str:
         (f"`{name}`", str(dtype).removeprefix("torch."), *(cell[target] for target in TARGETS))
         for (name, dtype), cell in cells.items()
     ]
-    return report.table(("kernel", "dtype", *TARGETS), lines)
+    return tables.table(("kernel", "dtype", *TARGETS), lines)
 
 
 def main() -> int:

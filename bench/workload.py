@@ -3,42 +3,85 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Collection
 from typing import Any
 
 import torch
 from torch import Tensor
 
-from bench import harness, parity
-from bench.ops import Inputs, Op, Size, run_backward
-
-OURS, EAGER, COMPILED = PEERS = ("vae_fast", "eager", "compiled")
-
-LAST_LEVEL_CACHE = 32 * 2**20  # bytes, of the machines that this has run on
-OWN_CACHES = 2 * 2**20  # bytes, of two cores together
+from bench import device, floor, harness, parity, peers
+from bench.device import Setting
+from bench.ops import Inputs, Maker, Op, Size, run_backward
+from bench.peers import Function
 
 
 class Workload:
-    """``op`` at ``size`` by every peer, on the number of threads that torch has now."""
+    """``op`` at ``size`` by every peer that can, on the number of threads that torch has now.
 
-    def __init__(self, op: Op, size: Size) -> None:
-        self.op, self.label = op, size.label(op)
-        first = op.inputs(size)
-        bytes_each = sum(t.numel() * t.element_size() for t in first.arguments)
-        # What fits the cores' own caches comes from there in a model as well.
-        count = 2 if bytes_each < OWN_CACHES else 1 + 2 * LAST_LEVEL_CACHE // bytes_each
-        self.copies = [first, *(op.inputs(size) for _ in range(max(count, 2) - 1))]
+    Args:
+        names: of the peers, where not all are wanted.
+        check: compare the results with float64, without which nothing is to be timed.
+    """
+
+    def __init__(
+        self,
+        op: Op,
+        size: Size,
+        setting: Setting,
+        names: Collection[str] | None = None,
+        check: bool = True,
+    ) -> None:
+        self.op, self.size, self.setting, self.label = op, size, setting, size.label(op)
+        self.wait = device.synchronizer(setting.device)
+        make = Maker(setting)
+        first = op.inputs(size, make)
+        bytes_each = sum(t.nbytes for t in first.arguments)
+        count = device.copies_of(bytes_each, setting.device)
+        self.copies = [first, *(op.inputs(size, make) for _ in range(count - 1))]
         torch._dynamo.reset()  # or the second size would be compiled for any size
-        self.functions = {OURS: op.ours, EAGER: op.eager, COMPILED: torch.compile(op.eager)}
-        self.compile_seconds = self._first_call(first)
-        parity.check(op, first, self.functions, self.label)
+        self.functions: dict[str, Function] = {}
+        self.compile_seconds: dict[str, float] = {}
+        self.upstreams: dict[str, list[Inputs]] = {}
+        for peer in peers.present(op.name, setting):
+            if names is None or peer.name in names:
+                self.functions[peer.name] = peers.function(peer, op.name, setting)
+                seconds = self._first_call(peer.name)
+                if peer.compiles:
+                    self.compile_seconds[peer.name] = seconds
+        if check:
+            parity.check(op, self._inputs, self.functions, setting, self.label)
 
-    def _first_call(self, inputs: Inputs) -> float:
-        """Seconds until the compiled peer has done its first forward and backward pass."""
+    def _first_call(self, peer: str) -> float:
+        """Seconds until the peer has done its first forward and backward pass."""
         start = time.perf_counter()
-        outputs = self.functions[COMPILED](*inputs.arguments)
+        outputs = self.functions[peer](*self.copies[0].arguments)
+        self._match_upstream(peer, outputs)
         if "backward" in self.op.directions:
-            run_backward(inputs, outputs)
+            run_backward(self._inputs(peer), outputs)
+        self.wait()
         return time.perf_counter() - start
+
+    def _match_upstream(self, peer: str, outputs: tuple[Tensor, ...]) -> None:
+        """Upstream gradients of the dtype of the peer's outputs: autograd would convert others."""
+        self.upstreams[peer] = [
+            Inputs(
+                inputs.arguments,
+                tuple(
+                    None if given is None else given.to(output.dtype)
+                    for given, output in zip(inputs.upstream, outputs, strict=False)
+                ),
+            )
+            for inputs in self.copies
+        ]
+
+    def _inputs(self, peer: str, number: int = 0) -> Inputs:
+        return self.upstreams[peer][number % len(self.copies)]
+
+    def add_empty(self) -> None:
+        """The peer that computes nothing: the floor of a small call."""
+        outputs = self.functions[peers.OURS](*self.copies[0].arguments)
+        self.functions[floor.EMPTY] = floor.empty(outputs)
+        self._match_upstream(floor.EMPTY, outputs)
 
     def block(self, peer: str, direction: str) -> harness.Block:
         make = {"forward": self._forward, "backward": self._backward, "both": self._both}
@@ -46,7 +89,9 @@ class Workload:
 
     def _forward(self, peer: str) -> harness.Block:
         function, copies = self.functions[peer], self.copies
-        block = harness.timed(lambda number: function(*copies[number % len(copies)].arguments))
+        block = harness.timed(
+            lambda number: function(*copies[number % len(copies)].arguments), self.wait
+        )
 
         def evaluation(calls: int) -> float:
             with torch.no_grad():
@@ -55,28 +100,39 @@ class Workload:
         return evaluation
 
     def _backward(self, peer: str) -> harness.Block:
-        function, copies = self.functions[peer], self.copies
+        function = self.functions[peer]
 
         def prepare(number: int) -> tuple[Inputs, tuple[Tensor, ...]]:
-            inputs = copies[number % len(copies)]
+            inputs = self._inputs(peer, number)
+            inputs.clear()
             return inputs, function(*inputs.arguments)
 
         def run(prepared: Any) -> None:
-            inputs, outputs = prepared
-            inputs.clear()
-            run_backward(inputs, outputs)
+            run_backward(*prepared)
 
-        return harness.timed_after(prepare, run)
+        return harness.timed_after(prepare, run, self.wait)
 
     def _both(self, peer: str) -> harness.Block:
-        function, copies = self.functions[peer], self.copies
+        return harness.timed(self.step(peer), self.wait)
+
+    def step(self, peer: str) -> Any:
+        """A forward and a backward pass on the inputs of a number."""
+        function, copies = self.functions[peer], self.upstreams[peer]
+        if "backward" not in self.op.directions:
+            return lambda number: function(*copies[number % len(copies)].arguments)
 
         def run(number: int) -> None:
             inputs = copies[number % len(copies)]
             inputs.clear()
             run_backward(inputs, function(*inputs.arguments))
 
-        return harness.timed(run)
+        return run
 
-    def compare(self, direction: str, seconds: float) -> harness.Comparison:
-        return harness.interleave({peer: self.block(peer, direction) for peer in PEERS}, seconds)
+    def least_bytes(self, direction: str) -> int | None:
+        return self.op.least_bytes(self.size, direction, self.setting.dtype)
+
+    def compare(
+        self, direction: str, seconds: float, names: Collection[str] | None = None
+    ) -> harness.Comparison:
+        chosen = self.functions if names is None else names
+        return harness.interleave({peer: self.block(peer, direction) for peer in chosen}, seconds)

@@ -1,0 +1,58 @@
+"""How many kernels or aten calls a forward and a backward pass make, by the torch profiler.
+
+On an accelerator the kernels that ran there; on the CPU the calls of aten operators, those inside
+others included, which neither a fused op of this package nor compiled code shows up among.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+from torch._C._autograd import DeviceType
+from torch.profiler import ProfilerActivity, profile
+
+from bench import device
+from bench.device import Setting
+
+MATRIX_PRODUCTS = (
+    "aten::mm", "aten::addmm", "aten::bmm", "aten::_convolution", "aten::mkldnn_convolution",
+    "aten::convolution_backward", "aten::mkldnn_linear", "aten::cudnn_convolution",
+)  # fmt: skip
+CALLS = 5
+_ACTIVITIES = {"cuda": ProfilerActivity.CUDA, "xpu": ProfilerActivity.XPU}
+
+
+def _events(step: Callable[[int], object], setting: Setting, number: int) -> Any:
+    activities = [ProfilerActivity.CPU]
+    if setting.kind in _ACTIVITIES:
+        activities.append(_ACTIVITIES[setting.kind])
+    step(0)
+    with profile(activities=activities, acc_events=True) as record:
+        for call in range(number):
+            step(call)
+        device.synchronizer(setting.device)()
+    return record.key_averages()
+
+
+def calls(step: Callable[[int], object], setting: Setting) -> int:
+    """Kernels launched in one call of ``step``, or aten calls on the CPU."""
+    events = _events(step, setting, 1)
+    if setting.kind == "cpu":
+        return sum(event.count for event in events if event.key.startswith("aten::"))
+    copies = ("Memcpy", "Memset")
+    return sum(
+        event.count
+        for event in events
+        if event.device_type != DeviceType.CPU and not event.key.startswith(copies)
+    )
+
+
+def outside_matrix_products(step: Callable[[int], object], setting: Setting) -> float | None:
+    """Share of the time of calls of ``step`` on the CPU; None on other devices."""
+    if setting.kind != "cpu":
+        return None
+    events = _events(step, setting, CALLS)
+    whole = sum(event.self_cpu_time_total for event in events)
+    products = sum(e.self_cpu_time_total for e in events if e.key in MATRIX_PRODUCTS)
+    return 1 - products / whole

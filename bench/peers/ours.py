@@ -1,0 +1,68 @@
+"""The ops of this package."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Mapping
+
+from torch import Tensor, nn
+
+import vae_fast.functional as F
+from bench.device import Setting
+from bench.peers import Function
+from vae_fast import FusedVAE
+
+
+def functions(setting: Setting) -> Mapping[str, Function]:
+    backend = setting.backend
+
+    def sample_kl(mean: Tensor, logvar: Tensor, eps: Tensor | None = None) -> tuple[Tensor, Tensor]:
+        return F.sample_kl(mean, logvar, eps=eps, backend=backend)
+
+    def packed_sample_kl(parameters: Tensor) -> tuple[Tensor, Tensor]:
+        mean, logvar = parameters.chunk(2, dim=1)
+        return F.sample_kl(mean, logvar, backend=backend)
+
+    def gaussian_kl(mean: Tensor, logvar: Tensor) -> tuple[Tensor]:
+        return (F.gaussian_kl(mean, logvar, backend=backend),)
+
+    def gaussian_log_likelihood(x: Tensor, mean: Tensor, logvar: Tensor) -> tuple[Tensor]:
+        return (F.gaussian_log_likelihood(x, mean, logvar, backend=backend),)
+
+    def negative_elbo(x: Tensor, mean: Tensor, logvar: Tensor, kl: Tensor) -> tuple[Tensor]:
+        return (F.negative_elbo(x, mean, logvar, kl, backend=backend),)
+
+    def elbo(
+        posterior_mean: Tensor, posterior_logvar: Tensor, x: Tensor, mean: Tensor, logvar: Tensor
+    ) -> tuple[Tensor, Tensor]:
+        z, kl = F.sample_kl(posterior_mean, posterior_logvar, backend=backend)
+        return z, F.negative_elbo(x, mean, logvar, kl, backend=backend)
+
+    def unit_negative_elbo(
+        posterior_mean: Tensor, posterior_logvar: Tensor, x: Tensor, mean: Tensor
+    ) -> tuple[Tensor]:
+        kl = F.gaussian_kl(posterior_mean, posterior_logvar, backend=backend)
+        return (F.negative_elbo(x, mean, None, kl, backend=backend),)
+
+    def noise(like: Tensor) -> tuple[Tensor]:
+        return (F.noise(like.shape, seed=1, dtype=like.dtype, device=like.device, backend=backend),)
+
+    ops = (
+        sample_kl, packed_sample_kl, gaussian_kl, gaussian_log_likelihood, negative_elbo, elbo,
+        unit_negative_elbo, noise,
+    )  # fmt: skip
+    return {op.__name__: op for op in ops}
+
+
+class _Step(nn.Module):
+    def __init__(self, fused: FusedVAE) -> None:
+        super().__init__()
+        self.model = copy.deepcopy(fused)
+
+    def forward(self, x: Tensor) -> tuple[Tensor, Tensor]:
+        out = self.model(x)
+        return out.loss, out.z
+
+
+def step(fused: FusedVAE) -> nn.Module:
+    return _Step(fused)

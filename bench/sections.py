@@ -1,0 +1,199 @@
+"""What a run measures, a function each: shapes and steps, curves, floors, memory, counts."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Iterator
+from typing import Any, NamedTuple
+
+from bench import counts, floor, harness, limit, machine, memory, peers
+from bench.device import DTYPES, Setting
+from bench.models import MODELS
+from bench.ops import OPS, SIZES, Size
+from bench.training_step import TrainingStep
+from bench.workload import Workload
+
+Work = Workload | TrainingStep
+Row = dict[str, Any]
+HALF = ("sample_kl", "negative_elbo", "elbo", "mlp784")  # what is measured in bfloat16 as well
+ONE_THREAD = ("sample_kl", "negative_elbo", "mlp784")  # and on one thread
+# Where memory is measured, a process each.
+MEMORY = ("sample_kl", "negative_elbo", "elbo", "mlp784", "tabular20000")
+LARGE = Size(4096, 128, 3072)
+
+
+class Plan(NamedTuple):
+    """What a run was asked for."""
+
+    names: tuple[str, ...]  # of ops and models
+    device: str
+    backend: str | None
+    quick: bool
+    seconds: float  # of a comparison
+    curve_seconds: float  # of one on a curve, of which there are many
+    step_seconds: float  # of one of training steps: matrix products vary more
+
+    def setting(self, dtype: str = "float32") -> Setting:
+        return Setting(self.device, DTYPES[dtype], self.backend)
+
+    def dtypes(self, name: str) -> tuple[str, ...]:
+        return tuple(DTYPES) if name in HALF and not self.quick else ("float32",)
+
+    def ops(self) -> list[str]:
+        return [name for name in self.names if name in OPS]
+
+    def threads(self) -> list[int]:
+        """All cores, then one; a GPU does not care."""
+        counts = [machine.cores(), 1] if self.device == "cpu" else [machine.cores()]
+        return list(dict.fromkeys(counts))
+
+    def sizes(self, name: str) -> tuple[Any, ...]:
+        """Of an op, or the batch sizes of a model."""
+        sizes: tuple[Any, ...] = SIZES if name in OPS else MODELS[name].batches
+        return sizes[:1] if self.quick else sizes
+
+
+class Limits(NamedTuple):
+    """What was measured of the machine in the same run."""
+
+    bandwidth: dict[int, float]  # bytes a second of a large copy, by the number of threads
+    floors: list[Row]
+
+    def seconds(self, name: str, direction: str, threads: int, least: int | None) -> float | None:
+        floors = (
+            row["seconds"][floor.EMPTY][1]
+            for row in self.floors
+            if row["op"] == name and row["direction"] == direction
+        )
+        return limit.seconds(least, self.bandwidth.get(threads), next(floors, None))
+
+
+def _make(name: str, size: Any, setting: Setting, chosen: Collection[str] | None = None) -> Work:
+    if name in OPS:
+        return Workload(OPS[name], size, setting, chosen)
+    return TrainingStep(name, size, setting, chosen)
+
+
+def _measure(
+    name: str, work: Work, direction: str, threads: int, seconds: float, limits: Limits
+) -> Row:
+    comparison = work.compare(direction, seconds)
+    least = work.least_bytes(direction)
+    at_best = limits.seconds(name, direction, threads, least)
+    ours = comparison.seconds(peers.OURS)
+    row: Row = {
+        "op": name,
+        "size": work.label,
+        "dtype": work.setting.dtype_name,
+        "direction": direction,
+        "threads": threads,
+        "rounds": len(comparison.rounds[peers.OURS]),
+        "compile_seconds": work.compile_seconds,
+        "seconds": {peer: comparison.seconds(peer) for peer in comparison.rounds},
+        "ratios": comparison.ratios(peers.OURS),
+        "least_bytes": least,
+        "limit_seconds": at_best,
+        "of_limit": None if at_best is None else at_best / ours.middle,
+    }
+    if isinstance(work, Workload):
+        row["elements"] = work.op.elements(work.size)
+    shown = "  ".join(f"{peer} {ratio.middle:.2f}" for peer, ratio in row["ratios"].items())
+    print(
+        f"{threads} threads  {name} {work.label} {row['dtype']} {direction}: "
+        f"{ours.middle * 1e6:.1f} µs  {shown}",
+        flush=True,
+    )
+    return row
+
+
+def limits(plan: Plan) -> Limits:
+    """Bandwidth by the number of threads, and the floor of each op at its smallest size."""
+    bandwidth, floors = {}, []
+    for count in plan.threads():
+        with harness.threads(count):
+            bandwidth[count] = limit.copy_bandwidth(plan.device, plan.seconds, plan.quick)
+    for name in plan.ops():
+        work = Workload(OPS[name], SIZES[0], plan.setting(), (peers.OURS,))
+        work.add_empty()
+        for direction in work.op.directions:
+            comparison = work.compare(direction, plan.seconds)
+            floors.append(
+                {
+                    "op": name,
+                    "size": work.label,
+                    "direction": direction,
+                    "seconds": {peer: comparison.seconds(peer) for peer in comparison.rounds},
+                }
+            )
+    return Limits(bandwidth, floors)
+
+
+def comparisons(plan: Plan, limits: Limits) -> Iterator[Row]:
+    """Forward and backward together at the shapes of ``SIZES``, and the training steps."""
+    for count in plan.threads():
+        with harness.threads(count):
+            for name in plan.names:
+                first = count == plan.threads()[0]
+                if not first and name not in ONE_THREAD:
+                    continue
+                for dtype in plan.dtypes(name) if first else ("float32",):
+                    for size in plan.sizes(name):
+                        direction = OPS[name].directions[-1] if name in OPS else "step"
+                        seconds = plan.seconds if name in OPS else plan.step_seconds
+                        # Not kept, or it would be there while the next is made.
+                        yield _measure(
+                            name, _make(name, size, plan.setting(dtype)), direction, count, seconds,
+                            limits,
+                        )  # fmt: skip
+
+
+def curves(plan: Plan, limits: Limits) -> Iterator[Row]:
+    """Every direction, from 2^10 elements up."""
+    for name in plan.ops():
+        for dtype in plan.dtypes(name):
+            for size in OPS[name].curve(plan.setting().kind)[: 1 if plan.quick else None]:
+                work = _make(name, size, plan.setting(dtype))
+                for direction in OPS[name].directions:
+                    seconds = plan.curve_seconds
+                    yield _measure(name, work, direction, machine.cores(), seconds, limits)
+                del work
+
+
+def peaks(plan: Plan) -> Iterator[Row]:
+    """Peak memory of each peer, a process each."""
+    for name in (name for name in plan.names if name in MEMORY):
+        size: Any = LARGE if name in OPS else MODELS[name].batches[0]
+        for dtype in plan.dtypes(name):
+            setting = plan.setting(dtype)
+            names = [peer.name for peer in peers.present(name, setting)]
+            if plan.quick:
+                names = [peers.OURS, peers.EAGER]
+            label = size.label(OPS[name]) if name in OPS else MODELS[name].label(size)
+            row = {
+                "op": name,
+                "size": label,
+                "dtype": dtype,
+                "bytes": {peer: memory.peak(name, size, setting, peer) for peer in names},
+            }
+            print(f"peak memory  {name} {label} {dtype}: {row['bytes']}", flush=True)
+            yield row
+
+
+def launches(plan: Plan) -> Iterator[Row]:
+    """Kernels or aten calls of a pass, and how much of a step is not matrix products."""
+    for name in plan.names:
+        chosen = (peers.OURS, peers.EAGER) if plan.quick else None
+        work = _make(name, plan.sizes(name)[0], plan.setting(), chosen)
+        names = list(work.functions if isinstance(work, Workload) else work.steps)
+        shares = {}
+        if isinstance(work, TrainingStep):
+            shares = {
+                peer: counts.outside_matrix_products(work.step(peer), work.setting)
+                for peer in names
+            }
+        yield {
+            "op": name,
+            "size": work.label,
+            "dtype": work.setting.dtype_name,
+            "calls": {peer: counts.calls(work.step(peer), work.setting) for peer in names},
+            "outside_matrix_products": shares,
+        }

@@ -1,0 +1,129 @@
+"""The benchmarks' clock, floor, memory and counts."""
+
+from __future__ import annotations
+
+import sys
+import time
+
+import bench_folder  # noqa: F401
+import pytest
+import torch
+
+from bench import counts, device, floor, harness, limit, memory, peers
+from bench.device import Setting
+from bench.ops import OPS, Size
+from bench.workload import Workload
+
+TINY = Size(4, 8, 12)
+MEGABYTE = 2**20
+
+
+def test_the_device_is_waited_for_inside_the_timed_call() -> None:
+    """A call that returns at once, and a device that needs 2 ms."""
+    calls: list[str] = []
+
+    def wait() -> None:
+        if calls and calls[-1] == "call":
+            time.sleep(2e-3)
+        calls.append("wait")
+
+    block = harness.timed(lambda _: calls.append("call"), wait)
+    assert block(3) > 6e-3
+    assert calls == ["wait", "call", "wait", "call", "wait", "call", "wait"]
+
+
+def test_what_is_prepared_is_not_timed() -> None:
+    order: list[str] = []
+
+    def prepare(number: int) -> int:
+        order.append(f"prepare {number}")
+        time.sleep(2e-2)
+        return number
+
+    block = harness.timed_after(prepare, lambda number: order.append(f"call {number}"))
+    assert block(2) < 1e-2
+    block(1)
+    assert order == [f"{what} {n}" for n in range(3) for what in ("prepare", "call")]
+
+
+def test_peers_take_turns() -> None:
+    order: list[str] = []
+
+    def block(name: str) -> harness.Block:
+        def run(calls: int) -> float:
+            order.append(name)
+            return 10e-3 if name == "slow" else 5e-3
+
+        return run
+
+    comparison = harness.interleave({"slow": block("slow"), "fast": block("fast")}, 0.0)
+    assert comparison.ratios("fast") == {"slow": harness.Spread(2.0, 2.0, 2.0)}
+    timed = order[-2 * harness.MIN_ROUNDS :]
+    assert timed == (["slow", "fast", "fast", "slow"] * harness.MIN_ROUNDS)[: len(timed)]
+
+
+def test_the_limit_is_the_larger_of_memory_and_overhead() -> None:
+    assert limit.seconds(1000, 1e9, 5e-6) == 5e-6
+    assert limit.seconds(10**6, 1e9, 5e-6) == pytest.approx(1e-3)
+    assert limit.seconds(None, 1e9, None) is None
+
+
+def test_the_bandwidth_of_a_copy_counts_reads_and_writes() -> None:
+    with harness.threads(1):
+        assert 1e8 < limit.copy_bandwidth("cpu", 0.0, quick=True) < 1e13
+
+
+@pytest.mark.parametrize("name", [name for name, op in OPS.items() if "backward" in op.directions])
+def test_the_empty_function_has_the_shapes_of_the_op(name: str) -> None:
+    work = Workload(OPS[name], TINY, Setting(), [peers.OURS])
+    work.add_empty()
+    inputs = work.copies[0]
+    ours, empty = (work.functions[peer](*inputs.arguments) for peer in (peers.OURS, floor.EMPTY))
+    assert [(t.shape, t.dtype) for t in ours] == [(t.shape, t.dtype) for t in empty]
+    work.step(floor.EMPTY)(0)
+    assert all(t.grad is not None for t in inputs.arguments if t.requires_grad)
+
+
+def test_inputs_do_not_stay_in_the_last_level_cache() -> None:
+    cache = device.last_level_cache("cpu")
+    assert cache >= MEGABYTE
+    for bytes_each in (4 * MEGABYTE, 64 * MEGABYTE):
+        assert (device.copies_of(bytes_each, "cpu") - 1) * bytes_each >= 2 * cache - bytes_each
+    assert device.copies_of(1000, "cpu") == 2
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="only Linux resets its high-water mark")
+def test_the_growth_of_the_high_water_mark() -> None:
+    """Freed at once, so that only a high-water mark sees it, and seen again in a second call."""
+    for _ in range(2):
+        grown = memory.growth(lambda: torch.ones(16 * MEGABYTE), Setting())
+        assert 60 * MEGABYTE < grown < 90 * MEGABYTE
+    assert memory.growth(lambda: None, Setting()) < 4 * MEGABYTE
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="only Linux resets its high-water mark")
+def test_peak_memory_in_a_process_of_its_own() -> None:
+    """z and two gradients of 8 MiB each, and eager's intermediate results besides."""
+    size = Size(1024, 2048, 12)
+    with harness.threads(1):
+        ours, eager = (
+            memory.peak("sample_kl", size, Setting(), peer) for peer in (peers.OURS, peers.EAGER)
+        )
+    assert 20 * MEGABYTE < ours < 32 * MEGABYTE < eager
+
+
+def test_calls_are_counted(monkeypatch: pytest.MonkeyPatch) -> None:
+    # Else filling new memory would be a call of its own.
+    monkeypatch.setattr(torch.utils.deterministic, "fill_uninitialized_memory", False)
+    matrix = torch.ones(64, 64)
+    assert counts.calls(lambda _: matrix.sin(), Setting()) == 1
+    assert counts.calls(lambda _: matrix.sin().cos(), Setting()) == 2
+    assert counts.calls(lambda _: None, Setting()) == 0
+
+
+def test_the_share_outside_matrix_products() -> None:
+    matrix, vector = torch.ones(512, 512), torch.ones(4)
+    products = counts.outside_matrix_products(lambda _: matrix @ matrix, Setting())
+    others = counts.outside_matrix_products(lambda _: vector.add(1), Setting())
+    assert products is not None and 0 < products < 0.5 and others == 1.0
+    assert counts.outside_matrix_products(lambda _: None, Setting(device="cuda")) is None
