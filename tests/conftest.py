@@ -4,13 +4,16 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterator
+from types import MappingProxyType
 from typing import NamedTuple
 
+import cuda_host
 import hypothesis
 import pytest
 import torch
 
 import vae_fast
+from vae_fast import _backends
 
 hypothesis.settings.register_profile(
     "fixed",  # the same examples in every run
@@ -33,11 +36,17 @@ class Backend(NamedTuple):
     device: str
 
 
-BACKENDS = (Backend("reference", "cpu"), Backend("cpu", "cpu"))
+BACKENDS = (
+    Backend("reference", "cpu"),
+    Backend("cpu", "cpu"),
+    Backend(cuda_host.NAME, "cpu"),  # the CUDA kernels' own sources, run by the CPU
+)
 
 
 def require(backend: Backend) -> None:
     """Skips where the backend cannot run, except that the compiled one must be there."""
+    if backend.name == cuda_host.NAME:
+        return
     status = vae_fast.backends()[backend.name]
     if status.available:
         return
@@ -48,8 +57,12 @@ def require(backend: Backend) -> None:
 
 
 @pytest.fixture(params=BACKENDS, ids=lambda backend: f"{backend.name}-{backend.device}")
-def backend(request: pytest.FixtureRequest) -> Backend:
+def backend(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> Backend:
     require(request.param)
+    if request.param.name == cuda_host.NAME:
+        table = {**_backends._TABLE, cuda_host.NAME: _backends._Entry(("cpu",), "for the tests")}
+        monkeypatch.setattr(_backends, "_TABLE", MappingProxyType(table))
+        monkeypatch.setitem(_backends._loaded, cuda_host.NAME, cuda_host.backend())
     return request.param
 
 

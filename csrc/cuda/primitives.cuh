@@ -1,0 +1,29 @@
+// The operations that have one name for scalars and vectors, for float and double on the device.
+#pragma once
+
+#include <cuda_runtime.h>
+
+#include <cstdint>
+
+#include "common/config.h"
+
+namespace vae_fast::VF_ISA::math {
+
+VF_FN float fma(float a, float b, float c) { return ::fmaf(a, b, c); }
+VF_FN double fma(double a, double b, double c) { return ::fma(a, b, c); }
+// The second operand where either is NaN, unlike fminf and fmaxf.
+template <class T>
+VF_FN T min(T a, T b) {
+  return a < b ? a : b;
+}
+template <class T>
+VF_FN T max(T a, T b) {
+  return a > b ? a : b;
+}
+// value where a == b, else 0.
+template <class T>
+VF_FN T select_equal(T a, T b, T value) {
+  return a == b ? value : T(0);
+}
+
+}  // namespace vae_fast::VF_ISA::math
