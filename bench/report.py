@@ -19,7 +19,7 @@ ROOT = Path(__file__).resolve().parent.parent
 DOCUMENT = ROOT / "docs" / "performance.md"
 
 
-def _table(header: Iterable[str], rows: Iterable[Iterable[str]]) -> str:
+def table(header: Iterable[str], rows: Iterable[Iterable[str]]) -> str:
     header = list(header)
     align = ["---", *("---:" for _ in header[1:])]
     lines = [header, align, *rows]
@@ -37,7 +37,7 @@ def _spread(values: list[float]) -> str:
 
 def machine_table(results: dict[str, Any], source: str) -> str:
     machine = results["machine"]
-    return _table(
+    return table(
         ("", "measured on"),
         (
             ("processor", f"{machine['device']}, {machine['cores']} cores"),
@@ -53,7 +53,7 @@ def machine_table(results: dict[str, Any], source: str) -> str:
 
 
 def target_table(results: dict[str, Any]) -> str:
-    return _table(("work", "peer", "at least", "got", "target"), results["targets"])
+    return table(("work", "peer", "at least", "got", "target"), results["targets"])
 
 
 def ratio_table(results: dict[str, Any], threads: int) -> str:
@@ -70,13 +70,13 @@ def ratio_table(results: dict[str, Any], threads: int) -> str:
         if row["threads"] == threads
     ]
     header = ("work", "eager ÷ ours", "compiled ÷ ours", "ours", EAGER, COMPILED, "compiling")
-    return _table(header, rows)
+    return table(header, rows)
 
 
 def noise_table(results: dict[str, Any]) -> str:
     times = results["noise_ns"]
     rows = ((name, f"{ns:.2f}", f"{times['torch.randn'] / ns:.1f}") for name, ns in times.items())
-    return _table(("", "ns a normal", "times as fast as `torch.randn`"), rows)
+    return table(("", "ns a normal", "times as fast as `torch.randn`"), rows)
 
 
 def compile_line(results: dict[str, Any]) -> str:
@@ -95,18 +95,23 @@ def tables(results: dict[str, Any], source: str) -> dict[str, str]:
     }
 
 
-def write(results: dict[str, Any], path: Path) -> Path:
-    """Puts each table between ``<!-- begin NAME -->`` and ``<!-- end NAME -->`` of the document."""
+def insert(blocks: dict[str, str]) -> Path:
+    """Puts each block between ``<!-- begin NAME -->`` and ``<!-- end NAME -->`` of the document."""
     text = DOCUMENT.read_text()
-    for name, table in tables(results, path.resolve().relative_to(ROOT).as_posix()).items():
+    for name, content in blocks.items():
         begin, end = f"<!-- begin {name} -->", f"<!-- end {name} -->"
         pattern = re.compile(f"{re.escape(begin)}.*?{re.escape(end)}", re.DOTALL)
         if len(pattern.findall(text)) != 1:
             raise ValueError(f"{DOCUMENT} must have {begin} and {end} once")
-        block = f"{begin}\n{table}\n{end}"
+        block = f"{begin}\n{content}\n{end}"
         text = pattern.sub(block.replace("\\", r"\\"), text)
     DOCUMENT.write_text(text)
     return DOCUMENT
+
+
+def write(results: dict[str, Any], path: Path) -> Path:
+    """Writes all tables of these results into the document."""
+    return insert(tables(results, path.resolve().relative_to(ROOT).as_posix()))
 
 
 if __name__ == "__main__":

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterator
-from types import MappingProxyType
+from types import MappingProxyType, ModuleType
 from typing import NamedTuple
 
 import cuda_host
@@ -56,13 +56,18 @@ def require(backend: Backend) -> None:
     pytest.skip(message)
 
 
+def add_backend(monkeypatch: pytest.MonkeyPatch, name: str, module: ModuleType) -> None:
+    """A backend more, for tensors on the CPU: the last choice, so that it has to be named."""
+    table = {**_backends._TABLE, name: _backends._Entry(("cpu",), "for the tests")}
+    monkeypatch.setattr(_backends, "_TABLE", MappingProxyType(table))
+    monkeypatch.setitem(_backends._loaded, name, module)
+
+
 @pytest.fixture(params=BACKENDS, ids=lambda backend: f"{backend.name}-{backend.device}")
 def backend(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> Backend:
     require(request.param)
     if request.param.name == cuda_host.NAME:
-        table = {**_backends._TABLE, cuda_host.NAME: _backends._Entry(("cpu",), "for the tests")}
-        monkeypatch.setattr(_backends, "_TABLE", MappingProxyType(table))
-        monkeypatch.setitem(_backends._loaded, cuda_host.NAME, cuda_host.backend())
+        add_backend(monkeypatch, cuda_host.NAME, cuda_host.backend())
     return request.param
 
 

@@ -111,8 +111,9 @@ struct Pack {
     using Word = std::conditional_t<kAccess == 16, uint4, uint2>;
     Word words[kBytes / kAccess];
     memcpy(words, at, kBytes);
+    // By name: plain stores would be split up and joined with those of a pack that is not whole.
 #pragma unroll
-    for (int i = 0; i < kBytes / kAccess; ++i) reinterpret_cast<Word*>(p)[i] = words[i];
+    for (int i = 0; i < kBytes / kAccess; ++i) __stwb(reinterpret_cast<Word*>(p) + i, words[i]);
   }
 
   // Elements [low, high) of the pack; the others are 0.

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import functools
 import importlib.util
+import os
 import shutil
 import subprocess
 import sys
@@ -19,6 +20,10 @@ from vae_fast._backends import cuda
 
 ROOT = Path(__file__).parents[2]
 NAME = "cuda_host"
+
+
+def folder(kind: str) -> Path:
+    return ROOT / "build" / f"cuda_host-{sys.implementation.cache_tag}-{kind}"
 
 
 def program(name: str) -> str:
@@ -56,7 +61,9 @@ def load(path: Path) -> ModuleType:
 
 @functools.cache
 def kernels() -> ModuleType:
-    return load(build(ROOT / "build" / f"cuda_host-{sys.implementation.cache_tag}"))
+    """The module named in VAE_FAST_CUDA_HOST, or the ordinary one, built if need be."""
+    named = os.environ.get("VAE_FAST_CUDA_HOST")
+    return load(Path(named) if named else build(folder("plain")))
 
 
 def backend_over(kernels: ModuleType) -> ModuleType:

@@ -89,8 +89,10 @@ def _stream(device: int) -> int:
     return torch._C._cuda_getCurrentRawStream(device)
 
 
-def _context(device: torch.device) -> tuple[int, int, Callable[[int], int]]:
-    """Where a call launches, and who gives it working memory."""
+def _context(
+    device: torch.device, stream: int | None = None
+) -> tuple[int, int, Callable[[int], int]]:
+    """Where a call launches, the current stream if none is named, and who gives it memory."""
     memory: list[Tensor] = []
 
     def allocate(size: int) -> int:
@@ -99,7 +101,7 @@ def _context(device: torch.device) -> tuple[int, int, Callable[[int], int]]:
         return memory[-1].data_ptr()
 
     index = 0 if device.index is None else device.index
-    return index, _stream(index), allocate
+    return index, _stream(index) if stream is None else stream, allocate
 
 
 def _noise(seed: int | Tensor | None, row_offset: int, device: torch.device) -> tuple[Any, ...]:

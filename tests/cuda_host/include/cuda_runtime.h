@@ -26,11 +26,20 @@ struct uint4 {
 
 // What a GPU would stop at: an access whose address is no multiple of its size.
 template <class T>
+inline void check_alignment(const T* p, const char* what) {
+  if (reinterpret_cast<uintptr_t>(p) % sizeof(T) == 0) return;
+  throw std::runtime_error("misaligned address: a " + std::string(what) + " of " +
+                           std::to_string(sizeof(T)) + " bytes");
+}
+template <class T>
 inline T __ldg(const T* p) {
-  if (reinterpret_cast<uintptr_t>(p) % sizeof(T) != 0)
-    throw std::runtime_error("misaligned address: a load of " + std::to_string(sizeof(T)) +
-                             " bytes");
+  check_alignment(p, "load");
   return *p;
+}
+template <class T>
+inline void __stwb(T* p, T value) {
+  check_alignment(p, "store");
+  *p = value;
 }
 
 inline void __syncthreads(int line = __builtin_LINE()) { cuda_host::wait_for_block(line); }
