@@ -8,9 +8,9 @@ import subprocess
 from pathlib import Path
 
 import pytest
+from scripts import benchmark
 
-from bench import cuda_kernels
-
+cuda_kernels = benchmark("cuda_kernels")
 ROOT = Path(__file__).parents[1]
 # Of each op's file some architecture, so that every architecture is met; the whole product is what
 # `python -m bench.cuda_kernels` compiles.
@@ -45,8 +45,10 @@ def test_compiled_code(op: str, arch: str) -> None:
 
 
 def test_faults_are_seen() -> None:
-    good = cuda_kernels.Kernel("sample_kl", "k<Form<float, 4, true, true>, true>", "90", 64, 0, 0, 0,
-                               900, 2, 1, 9, 0)  # fmt: skip
+    good = cuda_kernels.Kernel(
+        "sample_kl", "k<Form<float, 4, true, true>, true>", "90", registers=64, shared=0, stack=0,
+        spilled=0, instructions=900, wide_loads=2, wide_stores=1, narrower=9, local=0,
+    )  # fmt: skip
     assert cuda_kernels.faults(good) == []
     for change in (
         {"stack": 8},
