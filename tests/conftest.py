@@ -40,6 +40,7 @@ BACKENDS = (
     Backend("reference", "cpu"),
     Backend("cpu", "cpu"),
     Backend(cuda_host.NAME, "cpu"),  # the CUDA kernels' own sources, run by the CPU
+    *([Backend("cuda", "cuda")] if torch.cuda.is_available() else []),
 )
 
 

@@ -21,7 +21,7 @@ def script(name: str) -> ModuleType:
 
 
 def benchmark(name: str) -> ModuleType:
-    """bench/``name``.py. The repository is last on the path: the package stays the one under test."""
+    """bench/``name``.py; the repository comes last on the path, behind the package under test."""
     root = str(FOLDER.parent)
     if root not in sys.path:
         sys.path.append(root)

@@ -111,7 +111,8 @@ def test_a_planted_fault_is_found(
     source = csrc / "cuda" / file
     assert source.read_text().count(right) == 1
     source.write_text(source.read_text().replace(right, wrong))
-    built = cuda_host.build(tmp_path / "build", f"-DVF_CSRC={csrc}", "-DVF_OPTIMIZE=-O0")
+    options = (f"-DVF_CSRC={csrc}", "-DVF_OPTIMIZE=-O0")
+    built = cuda_host.build(tmp_path / "build", *options, name="_" + fault.replace(" ", "_"))
     add_backend(monkeypatch, "faulty", cuda_host.backend_over(cuda_host.load(built)))
     with pytest.raises((AssertionError, RuntimeError), match=message):
         check(Case("gaussian_kl", (3, 5002)), "faulty")

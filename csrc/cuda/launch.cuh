@@ -3,6 +3,7 @@
 
 #include <cuda_runtime.h>
 
+#include <atomic>
 #include <stdexcept>
 #include <string>
 
@@ -41,8 +42,8 @@ class DeviceGuard {
 // Streaming multiprocessors of a device, asked for once.
 inline int multiprocessors(int device) {
   constexpr int kDevices = 64;
-  static int known[kDevices] = {};  // threads that race here write the same number
-  int count = device < kDevices ? known[device] : 0;
+  static std::atomic<int> known[kDevices] = {};
+  int count = device < kDevices ? known[device].load() : 0;
   if (count > 0) return count;
   check(cudaDeviceGetAttribute(&count, cudaDevAttrMultiProcessorCount, device),
         "the device's properties cannot be read");

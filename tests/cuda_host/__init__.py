@@ -34,25 +34,25 @@ def program(name: str) -> str:
     return found
 
 
-def build(folder: Path, *options: str) -> Path:
+def build(folder: Path, *options: str, name: str = "_cuda_host") -> Path:
     """Builds in ``folder``, kept between runs; the module's path."""
     import pybind11
 
     configure = [
         program("cmake"), "-S", str(Path(__file__).parent), "-B", str(folder), "-G", "Ninja",
         f"-DCMAKE_MAKE_PROGRAM={program('ninja')}", f"-DPython_EXECUTABLE={sys.executable}",
-        f"-Dpybind11_DIR={pybind11.get_cmake_dir()}", *options,
+        f"-Dpybind11_DIR={pybind11.get_cmake_dir()}", f"-DVF_MODULE={name}", *options,
     ]  # fmt: skip
     for command in (configure, [program("cmake"), "--build", str(folder)]):
         done = subprocess.run(command, capture_output=True, text=True)
         if done.returncode != 0:
             raise RuntimeError(f"{' '.join(command)}\n{done.stdout}\n{done.stderr}")
-    (built,) = folder.glob("_cuda_host*.so")
+    (built,) = folder.glob(f"{name}.*.so")
     return built
 
 
 def load(path: Path) -> ModuleType:
-    spec = importlib.util.spec_from_file_location("_cuda_host", path)
+    spec = importlib.util.spec_from_file_location(path.name.partition(".")[0], path)
     assert spec is not None and spec.loader is not None
     module = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(module)
