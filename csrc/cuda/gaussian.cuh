@@ -24,7 +24,7 @@ template <class F, bool kSample, bool kBackward>
 constexpr int gaussian_blocks() {
   if (sizeof(typename F::S) == 8) return 1;
   if (!F::kAdjacent) return kSample && kBackward ? 1 : 2;
-  if (kSample) return 2;
+  if (kSample) return F::kGeneral && F::kPack == 8 ? 1 : 2;
   return (F::kGeneral ? 3 : 4) - (kBackward ? 1 : 0);
 }
 
@@ -114,8 +114,9 @@ class GaussianForwardBody {
         root[i] = e.root;
         value = StandardKL<T>::value(in_.mean[i], e.expm1_minus);
       }
-      kl[0][i] = i >= span.low && i < span.high ? value : T(0);
+      kl[0][i] = value;
     }
+    zero_outside(span, kl[0]);
     if constexpr (kSample) sample(span, root);
   }
 
@@ -184,7 +185,6 @@ class GaussianBackwardBody {
     T g_mean[P];
 #pragma unroll
     for (int i = 0; i < P; ++i) {
-      const bool there = i >= span.low && i < span.high;
       const T raw = in_.logvar[i], v = in_.clamp(raw);
       T g_logvar = T(0), root;
       g_mean[i] = T(0);
@@ -196,8 +196,8 @@ class GaussianBackwardBody {
           g_logvar = grad_kl_ * kl.grad_logvar();
         }
         const T g_prior_logvar = in_.gate(in_.prior_logvar[i], grad_kl_ * kl.grad_prior_logvar());
-        gradients[1][i] = there && with_kl_ ? grad_kl_ * kl.grad_prior_mean() : T(0);
-        gradients[2][i] = there && with_kl_ ? g_prior_logvar : T(0);
+        gradients[1][i] = with_kl_ ? grad_kl_ * kl.grad_prior_mean() : T(0);
+        gradients[2][i] = with_kl_ ? g_prior_logvar : T(0);
       } else {
         const auto e = math::exp_half(v);
         root = e.root;
@@ -212,8 +212,10 @@ class GaussianBackwardBody {
         g_mean[i] += sum[i];
         g_logvar += T(0.5) * root * product[i];
       }
-      gradients[0][i] = there ? in_.gate(raw, g_logvar) : T(0);
+      gradients[0][i] = in_.gate(raw, g_logvar);
     }
+#pragma unroll
+    for (int j = 0; j < F::kGradients; ++j) zero_outside(span, gradients[j]);
     const GaussianGradients& out = args_.gradients;
     write(out.mean, span, g_mean);
     write(out.logvar, span, gradients[0]);

@@ -1,7 +1,8 @@
 // The approximate instructions that the kernels use, by name, each with NVIDIA's bound on its
 // error.
 //
-// Flushing subnormals (.ftz) is named here too, where no argument is one, and nowhere else.
+// Each as asm, for want of a function that becomes it alone. Flushing subnormals (.ftz) is named
+// here too, where no argument is one, and nowhere else.
 #pragma once
 
 namespace vae_fast::device::intrinsics {
@@ -18,6 +19,27 @@ __device__ __forceinline__ float sqrt_approx(float x) {
   float y;
   asm("sqrt.approx.ftz.f32 %0, %1;" : "=f"(y) : "f"(x));
   return y;
+}
+
+// One instruction from compute capability 8.0 on. NaN where b is.
+__device__ __forceinline__ float min_nan(float a, float b) {
+#if __CUDA_ARCH__ >= 800
+  float y;
+  asm("min.NaN.f32 %0, %1, %2;" : "=f"(y) : "f"(a), "f"(b));
+  return y;
+#else
+  return a < b ? a : b;
+#endif
+}
+
+__device__ __forceinline__ float max_nan(float a, float b) {
+#if __CUDA_ARCH__ >= 800
+  float y;
+  asm("max.NaN.f32 %0, %1, %2;" : "=f"(y) : "f"(a), "f"(b));
+  return y;
+#else
+  return a > b ? a : b;
+#endif
 }
 
 }  // namespace vae_fast::device::intrinsics

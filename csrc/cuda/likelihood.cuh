@@ -81,17 +81,17 @@ class LikelihoodBody {
     T g_mean[P], g_logvar[P], g_x[P];
 #pragma unroll
     for (int i = 0; i < P; ++i) {
-      const bool there = i >= span.low && i < span.high;
       const T raw = logvar_[i], v = unit ? raw : bounds_.clamp(raw);
       const LogDensity<T> density(x_[i], mean_[i], v);
-      if constexpr (kPass != Pass::gradients) sums[0][i] = there ? density.value() : T(0);
+      if constexpr (kPass != Pass::gradients) sums[0][i] = density.value();
       if constexpr (kPass == Pass::value) continue;
       g_mean[i] = density.grad_mean(grad_);
       g_x[i] = -g_mean[i];
-      const T gradient = bounds_.gate(raw, v, density.grad_logvar(T(0.5) * grad_));
-      g_logvar[i] = there ? gradient : T(0);
+      g_logvar[i] = bounds_.gate(raw, v, density.grad_logvar(T(0.5) * grad_));
       sums[kSums - 1][i] = g_logvar[i];
     }
+    zero_outside(span, sums[0]);
+    if constexpr (kSums > 1) zero_outside(span, sums[kSums - 1]);
     if constexpr (kPass == Pass::both) loss_terms(span, sums);
     if constexpr (kPass != Pass::value) {
       const int64_t row_start = (at_.sample * call_.shape.rows + at_.row) * call_.shape.cols;

@@ -25,6 +25,15 @@ __device__ __forceinline__ Span span_at(int64_t start, int64_t cols) {
   return {start, low, high, low == 0 && high == P};
 }
 
+// Makes what is to be summed 0 where there is no element.
+template <class T, int P>
+__device__ __forceinline__ void zero_outside(const Span& span, T (&values)[P]) {
+  if (span.full) return;
+#pragma unroll
+  for (int i = 0; i < P; ++i)
+    if (i < span.low || i >= span.high) values[i] = T(0);
+}
+
 // kAdjacent: elements of S, next to each other in a row; else whatever a View may say, of S or of
 // the type computed in. Not given: zeros.
 template <class T, class S, int P, bool kAdjacent>
@@ -44,14 +53,18 @@ class Input<T, S, P, true> {
     return row_ == nullptr || Pack<S, P>::aligned(row_ + start);
   }
   __device__ __forceinline__ void load(int64_t start) {
-    if (row_ != nullptr) pack_.load(row_ + start);
+    if (row_ != nullptr)
+      pack_.load(row_ + start);
+    else
+      pack_ = {};
   }
   __device__ __forceinline__ void load(const Span& span) {
-    if (row_ != nullptr) pack_.load(row_ + span.start, span.low, span.high);
+    if (row_ != nullptr)
+      pack_.load(row_ + span.start, span.low, span.high);
+    else
+      pack_ = {};
   }
-  __device__ __forceinline__ T operator[](int i) const {
-    return row_ == nullptr ? T(0) : widen<T>(pack_.at[i]);
-  }
+  __device__ __forceinline__ T operator[](int i) const { return widen<T>(pack_.at[i]); }
 
  private:
   const S* row_;

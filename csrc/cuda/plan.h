@@ -49,7 +49,7 @@ class Plan {
       parts = (packs + lanes - 1) / lanes;
       const int64_t per_block = kThreads / lanes;
       const int64_t groups = std::min(enough / parts, (rows + 4 * per_block - 1) / (4 * per_block));
-      walk_ = {shape, lanes, parts, 1, std::max<int64_t>(groups, 1)};
+      walk_ = {shape, lanes, logarithm(lanes), parts, 1, std::max<int64_t>(groups, 1)};
       blocks_ = parts * walk_.groups;
       return;
     }
@@ -60,7 +60,7 @@ class Plan {
       const int64_t wanted = (enough / 4 + rows - 1) / rows, most = (packs + 511) / 512;
       parts = std::max(std::min(wanted, most), (packs + kSerial * lanes - 1) / (kSerial * lanes));
     }
-    walk_ = {shape, lanes, parts, (packs + parts - 1) / parts, 1};
+    walk_ = {shape, lanes, logarithm(lanes), parts, (packs + parts - 1) / parts, 1};
     const int64_t per_block = kThreads / lanes;
     blocks_ = std::min((rows * parts + per_block - 1) / per_block, enough);
   }
@@ -109,6 +109,12 @@ class Plan {
 
  private:
   static constexpr int64_t kSerial = 64;  // packs that one thread adds up in a row
+
+  static int logarithm(int power_of_two) {
+    int bits = 0;
+    while (power_of_two >> bits > 1) ++bits;
+    return bits;
+  }
 
   const char* name_;
   const Context& context_;

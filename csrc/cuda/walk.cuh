@@ -18,10 +18,17 @@ namespace vae_fast::device {
 struct Walk {
   Problem shape;
   int lanes;       // threads of a group: a power of two up to 32, or kThreads
+  int lane_bits;   // its logarithm: a division in every thread would cost as much as a short row
   int64_t parts;   // of a row
   int64_t packs;   // of a part, at most
   int64_t groups;  // of rows, by columns
 };
+
+// a / b, for a of at least 0: in 32 bits where that will do, which costs a fraction.
+__device__ __forceinline__ int64_t quotient(int64_t a, int64_t b) {
+  if ((a | b) >> 32) return a / b;
+  return static_cast<uint32_t>(a) / static_cast<uint32_t>(b);
+}
 
 template <class T, int P, int kSums, class Body>
 class Walker {
@@ -30,9 +37,9 @@ class Walker {
       : walk_(walk),
         sums_(sums),
         body_(body),
-        lane_(threadIdx.x % walk.lanes),
-        group_(threadIdx.x / walk.lanes),
-        per_block_(kThreads / walk.lanes) {}
+        lane_(threadIdx.x & (walk.lanes - 1)),
+        group_(threadIdx.x >> walk.lane_bits),
+        per_block_(kThreads >> walk.lane_bits) {}
 
   __device__ __forceinline__ void by_rows() {
     const int64_t units = walk_.shape.samples * walk_.shape.rows * walk_.parts;
@@ -43,7 +50,7 @@ class Walker {
       const int64_t unit = base + group_;
       T sum[kSums] = {};
       if (unit < units) {
-        const int64_t row = walk_.parts > 1 ? unit / walk_.parts : unit;
+        const int64_t row = walk_.parts > 1 ? quotient(unit, walk_.parts) : unit;
         const int head = body_.enter(place(row));
         const int64_t all = (walk_.shape.cols + head + P - 1) / P;
         const int64_t begin = (unit - row * walk_.parts) * walk_.packs;
@@ -57,8 +64,9 @@ class Walker {
   }
 
   __device__ __forceinline__ void by_columns() {
-    const int64_t tile = blockIdx.x % walk_.parts, rows = walk_.shape.samples * walk_.shape.rows;
-    const int64_t group = blockIdx.x / walk_.parts;
+    const int64_t rows = walk_.shape.samples * walk_.shape.rows;
+    const int64_t group = quotient(blockIdx.x, walk_.parts);
+    const int64_t tile = blockIdx.x - group * walk_.parts;
     const int64_t end = rows * (group + 1) / walk_.groups;
     const int64_t start = (tile * walk_.lanes + lane_) * P;
     double column[kSums][P] = {};
@@ -81,9 +89,7 @@ class Walker {
   __device__ __forceinline__ Place place(int64_t row) const {
     const int64_t rows = walk_.shape.rows;
     if (walk_.shape.samples == 1) return {0, row};
-    // Division of 64 bits costs several times that of 32.
-    const int64_t sample =
-        (row | rows) >> 32 ? row / rows : static_cast<uint32_t>(row) / static_cast<uint32_t>(rows);
+    const int64_t sample = quotient(row, rows);
     return {sample, row - sample * rows};
   }
 

@@ -19,4 +19,7 @@ inline float sqrt_approx(float x) {
   return static_cast<float>(exact * (1.0 + cuda_host::options().error * 0x1p-23));
 }
 
+inline float min_nan(float a, float b) { return a < b || std::isnan(a) ? a : b; }
+inline float max_nan(float a, float b) { return a > b || std::isnan(a) ? a : b; }
+
 }  // namespace vae_fast::device::intrinsics
