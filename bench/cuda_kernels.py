@@ -19,7 +19,7 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import NamedTuple
 
-from bench import report
+from bench import report, sass
 
 ROOT = Path(__file__).resolve().parent.parent
 SOURCES = ROOT / "csrc" / "cuda"
@@ -38,6 +38,7 @@ class Kernel(NamedTuple):
     stack: int  # bytes
     spilled: int  # bytes
     instructions: int  # of all its paths
+    turn: int | None  # of one turn of the loop over packs (sass.loop_length)
     wide_loads: int  # of 16 bytes
     wide_stores: int
     narrower: int  # loads and stores of global memory of less
@@ -112,20 +113,21 @@ def compile_source(source: Path, architecture: str) -> list[Kernel]:
         log = _run(
             "nvcc", *FLAGS, f"-arch=sm_{architecture}", "-cubin", "-Xptxas=-v", source, "-o", cubin
         )
-        sass = _run(disassembler, "-sass", cubin)
+        listing = _run(disassembler, "-sass", cubin)
     usage = _usage(log)
-    bodies = re.findall(r"Function : (\w+)\n(.*?)(?=\n\s*Function : |\Z)", sass, re.DOTALL)
+    bodies = re.findall(r"Function : (\w+)\n(.*?)(?=\n\s*Function : |\Z)", listing, re.DOTALL)
     names = _names(usage)
     kernels = []
     for mangled, body in bodies:
-        code = "\n".join(re.findall(r"/\*[0-9a-f]{4,}\*/\s+([^;]+);", body))
+        instructions = [i for i in sass.parse(body) if not i.text.startswith("NOP")]
+        code = "\n".join(instruction.text for instruction in instructions)
         wide_loads = _count(r"\bLDG[\w.]*\.128\b", code)
         wide_stores = _count(r"\bSTG[\w.]*\.128\b", code)
         kernels.append(
             Kernel(
                 source.stem, names[mangled], architecture, *usage[mangled],
-                instructions=_count(r"(?m)^(?!\s*NOP)", code), wide_loads=wide_loads,
-                wide_stores=wide_stores,
+                instructions=len(instructions), turn=sass.loop_length(instructions),
+                wide_loads=wide_loads, wide_stores=wide_stores,
                 narrower=_count(r"\b(?:LDG|STG)\b", code) - wide_loads - wide_stores,
                 local=_count(r"\b(?:LDL|STL)\b", code),
             )
@@ -174,13 +176,14 @@ def table(kernels: Iterable[Kernel]) -> str:
     rows = (
         (
             f"`{k.source}`: `{k.name}`", str(k.registers), str(k.shared), str(k.instructions),
-            f"{k.instructions / k.elements:.0f}", f"{k.wide_loads} + {k.wide_stores}",
+            "" if k.turn is None else f"{k.turn / k.elements:.0f}",
+            f"{k.wide_loads} + {k.wide_stores}",
         )
         for k in kernels
         if k.architecture == TABLE_ARCHITECTURE
     )  # fmt: skip
     header = (
-        "kernel", "registers", "static shared bytes", "instructions", "÷ elements of a pack",
+        "kernel", "registers", "static shared bytes", "instructions", "an element",
         "16-byte loads + stores",
     )  # fmt: skip
     return report.table(header, rows)

@@ -47,7 +47,7 @@ def test_compiled_code(op: str, arch: str) -> None:
 def test_faults_are_seen() -> None:
     good = cuda_kernels.Kernel(
         "sample_kl", "k<Form<float, 4, true, true>, true>", "90", registers=64, shared=0, stack=0,
-        spilled=0, instructions=900, wide_loads=2, wide_stores=1, narrower=9, local=0,
+        spilled=0, instructions=900, turn=160, wide_loads=2, wide_stores=1, narrower=9, local=0,
     )  # fmt: skip
     assert cuda_kernels.faults(good) == []
     for change in (
@@ -77,3 +77,18 @@ def test_the_core_knows_neither_torch_nor_python() -> None:
     )
     names = {Path(line).name for line in done.stdout.splitlines()}
     assert names == {"bindings.cpp", "cuda_bindings.h"}
+
+
+def test_the_shortest_turn_of_a_loop() -> None:
+    """Past the load and the logarithm, and not by the detour."""
+    sass = benchmark("sass")
+    lines = (
+        "MOV R1, c[0x0]", "@P0 BRA 0x0090", "LDG.E.128.CONSTANT R4, [R2.64]", "@!P1 BRA 0x0050",
+        "LDG.E R5, [R2.64]", "@P2 BRA 0x0070", "MUFU.LG2 R6, R6", "FADD R4, R4, R5",
+        "@P3 BRA 0x0010", "EXIT",
+    )  # fmt: skip
+    listing = "\n".join(f"        /*{16 * i:04x}*/    {line} ;" for i, line in enumerate(lines))
+    code = sass.parse(listing)
+    assert [instruction.text for instruction in code] == list(lines)
+    assert sass.loop_length(code) == 7  # all but the start, the narrow load and the end
+    assert sass.loop_length(code[:6]) is None
