@@ -1,5 +1,5 @@
-# make demo | test | bench | lint | sanitize | gpu-check | clean. Each makes what it needs, in $(VENV); given
-# are Python, a C++ compiler and make.
+# make demo | test | bench | lint | sanitize | cuda-sanitize | gpu-check | clean. Each makes what it
+# needs, in $(VENV); given are Python, a C++ compiler and make.
 PYTHON ?= python3
 VENV ?= .venv
 CONSTRAINTS ?= constraints.txt
@@ -11,9 +11,11 @@ PIP := $(BIN)/python -m pip --disable-pip-version-check -q
 PACKAGE := pyproject.toml setup.py MANIFEST.in README.md LICENSE $(CONSTRAINTS)
 SOURCES := $(shell find csrc vae_fast kernels -type f \
 	! -name '*.pyc' ! -name '*.so' ! -name '.*')
-CPP := $(wildcard csrc/*.cpp csrc/*/*.cpp csrc/*/*.h csrc/*/*.cu tests/cpp/*.cpp tests/cpp/*.h)
+CPP := $(wildcard csrc/*.cpp csrc/*.h csrc/*/*.cpp csrc/*/*.h csrc/*/*.cu csrc/*/*.cuh \
+	tests/cpp/*.cpp tests/cpp/*.h tests/cuda_host/*.cpp tests/cuda_host/*.h \
+	tests/cuda_host/include/*.h tests/cuda_host/include/*/*.cuh)
 
-.PHONY: demo test bench lint sanitize gpu-check clean
+.PHONY: demo test bench lint sanitize cuda-sanitize gpu-check clean
 .DELETE_ON_ERROR:
 
 demo: $(VENV)/.installed
@@ -41,6 +43,15 @@ sanitize: $(VENV)/.tools
 		-DCMAKE_MAKE_PROGRAM=$(abspath $(BIN))/ninja
 	$(BIN)/cmake --build build/sanitize
 	$(BIN)/ctest --test-dir build/sanitize --output-on-failure
+
+# On a machine with a GPU: the CUDA kernels under NVIDIA's compute-sanitizer. Tensors do not share
+# blocks of memory here, so that an access outside one is outside its allocation too.
+cuda-sanitize: $(VENV)/.installed
+	for tool in memcheck racecheck initcheck; do \
+		PYTORCH_NO_CUDA_MEMORY_CACHING=1 compute-sanitizer --tool $$tool --error-exitcode 1 \
+			$(BIN)/python -P -m pytest -q -x --timeout 0 tests/test_parity.py \
+			-k "cuda-cuda and (dtype or subset or (broadcast and 6x5x3))" || exit 1; \
+	done
 
 # Uses the Python it is given, and no network: for a machine that has a GPU and little else.
 gpu-check:

@@ -11,7 +11,8 @@ from __future__ import annotations
 import argparse
 import json
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +20,9 @@ import torch
 from torch import Tensor
 
 import vae_fast.functional as F
-from bench import gpu_machine, harness, ops, parity
+from bench import gpu_machine, harness, ops, peers
+from bench.device import Setting
+from bench.workload import Workload
 
 # Tensors of [N, D] that each direction reads and writes at the least.
 TRIPS = {
@@ -38,7 +41,7 @@ RATIOS = {"negative_elbo": 1.5, "sample_kl": 1.3}  # to the better of the compil
 SMALL, SMALL_RATIO = ops.Size(128, 20, 784), 3.0  # of the whole ELBO to eager
 COLS = 4096
 GIB = 1 << 30
-COMPILERS = {"compiled": "default", "max-autotune": "max-autotune"}
+COMPILERS = (peers.COMPILED, f"{peers.COMPILED} max-autotune")
 SECONDS = 0.4  # for a comparison
 
 
@@ -140,35 +143,24 @@ def bandwidths(backend: str, rows: int, dtype: torch.dtype) -> list[dict[str, An
     return found
 
 
-def _both(op: ops.Op, function: ops.Function, inputs: ops.Inputs) -> Callable[[], None]:
-    def run() -> None:
-        inputs.clear()
-        ops.run_backward(inputs, function(*inputs.arguments))
-
-    return run
-
-
-def ratios(name: str, size: ops.Size, compilers: dict[str, str]) -> dict[str, Any]:
-    """Forward and backward together, beside eager and the named modes of ``torch.compile``."""
-    op = ops.OPS[name]
-    functions: dict[str, ops.Function] = {"ours": op.ours, "eager": op.eager}
-    for peer, mode in compilers.items():
-        torch._dynamo.reset()
-        functions[peer] = torch.compile(op.eager, fullgraph=True, mode=mode)
-    small = ops.Size(min(size.rows, 512), size.latent, size.data)
-    parity.check(op, op.inputs(small), {"ours": op.ours, "eager": op.eager}, small.label(op))
-    inputs = op.inputs(size)
-    blocks = {peer: event_timed(_both(op, f, inputs)) for peer, f in functions.items()}
+def ratios(name: str, size: ops.Size, compilers: Sequence[str], backend: str) -> dict[str, Any]:
+    """Forward and backward together, beside eager and the named compiled peers."""
+    op, setting = ops.OPS[name], Setting("cuda", torch.float32, backend)
+    plain = (peers.OURS, peers.EAGER)
+    Workload(op, size._replace(rows=min(size.rows, 512)), setting, plain)  # against float64
+    workload = Workload(op, size, setting, (*plain, *compilers), check=False)
+    steps = {peer: workload.step(peer) for peer in workload.functions}
+    blocks = {peer: event_timed(partial(step, 0)) for peer, step in steps.items()}
     comparison = harness.interleave(blocks, 2 * SECONDS)
-    made = {peer: comparison.ratio(peer, "ours") for peer in functions if peer != "ours"}
+    made = {peer: comparison.ratio(peer, peers.OURS) for peer in steps if peer != peers.OURS}
     if compilers:
         target, reached = RATIOS[name], min(made[peer].middle for peer in compilers)
     else:
-        target, reached = SMALL_RATIO, made["eager"].middle
+        target, reached = SMALL_RATIO, made[peers.EAGER].middle
     return {
         "op": name,
         "size": size.label(op),
-        "seconds": {peer: comparison.seconds(peer) for peer in functions},
+        "seconds": {peer: comparison.seconds(peer) for peer in steps},
         "ratios": made,
         "target": target,
         "reached": reached >= target,
@@ -177,8 +169,6 @@ def ratios(name: str, size: ops.Size, compilers: dict[str, str]) -> dict[str, An
 
 def measure(backend: str) -> dict[str, Any]:
     """All figures of a backend on the current device."""
-    torch.set_default_device("cuda")
-    ops.BACKEND = backend
     rows = rows_for(torch.cuda.get_device_properties(0).total_memory)
     found = [row for dtype in (torch.float32, torch.bfloat16)
              for row in bandwidths(backend, rows, dtype)]  # fmt: skip
@@ -187,8 +177,8 @@ def measure(backend: str) -> dict[str, Any]:
     return {
         "bandwidth": found,
         "ratios": [
-            *(ratios(name, size, COMPILERS) for name in RATIOS),
-            ratios("elbo", SMALL, {}),
+            *(ratios(name, size, COMPILERS, backend) for name in RATIOS),
+            ratios("elbo", SMALL, (), backend),
         ],
     }
 

@@ -11,6 +11,9 @@
 #include <string>
 
 #include "cpu/kernels.h"
+#if defined(VF_HAVE_CUDA)
+#include "cuda_bindings.h"
+#endif
 
 namespace py = pybind11;
 using namespace vae_fast;
@@ -138,6 +141,11 @@ void launch(void (*Kernels::*kernel)(const Args&, int, bool), const Args& args, 
 
 PYBIND11_MODULE(_C, m) {
   m.doc() = "Compiled kernels. Private: vae_fast.functional checks the arguments.";
+
+#if defined(VF_HAVE_CUDA)
+  auto cuda = m.def_submodule("cuda");
+  device::bind(cuda);
+#endif
 
   // How the module was built, and what it runs on.
   m.def("build_info", [] {

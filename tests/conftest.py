@@ -5,8 +5,10 @@ from __future__ import annotations
 import importlib.util
 import os
 from collections.abc import Iterator
+from types import MappingProxyType, ModuleType
 from typing import NamedTuple
 
+import cuda_host
 import hypothesis
 import pytest
 import torch
@@ -16,6 +18,7 @@ if not GPUS:  # then Triton's interpreter runs its kernels; read when triton is 
     os.environ.setdefault("TRITON_INTERPRET", "1")
 
 import vae_fast  # noqa: E402
+from vae_fast import _backends  # noqa: E402
 
 INTERPRETED = os.environ.get("TRITON_INTERPRET") == "1"
 if INTERPRETED and importlib.util.find_spec("triton") is not None:
@@ -53,12 +56,16 @@ class Backend(NamedTuple):
 BACKENDS = (
     Backend("reference", "cpu"),
     Backend("cpu", "cpu"),
+    Backend(cuda_host.NAME, "cpu"),  # the CUDA kernels' own sources, run by the CPU
+    *([Backend("cuda", "cuda")] if torch.cuda.is_available() else []),
     *(Backend("triton", device) for device in GPUS or ("cpu",)),
 )
 
 
 def require(backend: Backend) -> None:
     """Skips where the backend cannot run, except that the compiled one must be there."""
+    if backend.name == cuda_host.NAME:
+        return
     status = vae_fast.backends()[backend.name]
     if status.available:
         return
@@ -68,9 +75,18 @@ def require(backend: Backend) -> None:
     pytest.skip(message)
 
 
+def add_backend(monkeypatch: pytest.MonkeyPatch, name: str, module: ModuleType) -> None:
+    """A backend more, for tensors on the CPU: the last choice, so that it has to be named."""
+    table = {**_backends._TABLE, name: _backends._Entry(("cpu",), "for the tests")}
+    monkeypatch.setattr(_backends, "_TABLE", MappingProxyType(table))
+    monkeypatch.setitem(_backends._loaded, name, module)
+
+
 @pytest.fixture(params=BACKENDS, ids=lambda backend: f"{backend.name}-{backend.device}")
-def backend(request: pytest.FixtureRequest) -> Backend:
+def backend(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> Backend:
     require(request.param)
+    if request.param.name == cuda_host.NAME:
+        add_backend(monkeypatch, cuda_host.NAME, cuda_host.backend())
     return request.param
 
 

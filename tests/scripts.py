@@ -1,8 +1,10 @@
-"""The scripts in examples/, as modules."""
+"""The scripts in examples/ and bench/, as modules."""
 
 from __future__ import annotations
 
+import importlib
 import importlib.util
+import sys
 from pathlib import Path
 from types import ModuleType
 
@@ -16,3 +18,11 @@ def script(name: str) -> ModuleType:
     module = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(module)
     return module
+
+
+def benchmark(name: str) -> ModuleType:
+    """bench/``name``.py; the repository comes last on the path, behind the package under test."""
+    root = str(FOLDER.parent)
+    if root not in sys.path:
+        sys.path.append(root)
+    return importlib.import_module(f"bench.{name}")

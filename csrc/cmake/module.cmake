@@ -1,10 +1,14 @@
-# The Python module. bindings.cpp alone sees Python and pybind11.
+# The Python module. bindings.cpp and cuda_bindings.cpp alone see Python and pybind11.
 find_package(Python REQUIRED COMPONENTS Interpreter Development.Module)
 set(PYBIND11_FINDPYTHON ON)
 find_package(pybind11 2.13 CONFIG REQUIRED)
 
 # NO_EXTRAS: link-time optimisation could carry code across the instruction sets.
-pybind11_add_module(_C MODULE NO_EXTRAS ${CMAKE_CURRENT_SOURCE_DIR}/bindings.cpp)
+set(binding_sources ${CMAKE_CURRENT_SOURCE_DIR}/bindings.cpp)
+if(VF_CUDA_VERSION)
+  list(APPEND binding_sources ${CMAKE_CURRENT_SOURCE_DIR}/cuda_bindings.cpp)
+endif()
+pybind11_add_module(_C MODULE NO_EXTRAS ${binding_sources})
 target_link_libraries(_C PRIVATE vf_options vf_kernels)
 # One symbol goes out. Instantiations of the standard library's templates stay in, where no other
 # library of the process can put its own in their place.

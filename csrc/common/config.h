@@ -7,7 +7,7 @@
 #include <cstdint>
 
 #if defined(__CUDACC__)
-#define VF_FN __host__ __device__ __forceinline__
+#define VF_FN __device__ __forceinline__
 #else
 #define VF_FN inline __attribute__((always_inline))
 #endif

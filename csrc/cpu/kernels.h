@@ -13,10 +13,6 @@ struct Noise {
   uint64_t row_offset;
 };
 
-struct LogVarBounds {
-  double low, high;
-};
-
 struct NoiseArgs {
   Shape shape;
   int64_t samples;
@@ -90,8 +86,6 @@ struct LogLikelihoodBackwardArgs {
   Operand grad;  // [N]
   LikelihoodGradients gradients;
 };
-
-enum class LossReduction : int { mean = 0, sum = 1, none = 2 };
 
 struct NegativeELBOArgs {
   Shape shape;      // rows are L * N

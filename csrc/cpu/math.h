@@ -5,6 +5,7 @@
 
 #include <cmath>
 
+#include "common/sincos.h"
 #include "cpu/simd.h"
 
 namespace vae_fast::VF_ISA::math {
@@ -142,22 +143,9 @@ VF_FN F32 minus_two_log(F32 u) {
 }
 VF_FN double minus_two_log(double u) { return -2.0 * std::log(u); }
 
-// sin and cos of 2 pi w for w in (0, 1]; absolute error below 2e-7.
 VF_FN void sincos_two_pi(F32 w, F32& sine, F32& cosine) {
-  // With b the signed distance to the nearest of 1/4 and 3/4: cos 2 pi w = -sin 2 pi b, and
-  // sin 2 pi w = cos 2 pi b, negative in the second half.
-  const F32 b = min(w - F32(0.25f), F32(0.75f) - w);
-  const F32 y = b * b;
-  F32 s = fma(y, F32(-39.53670721f), F32(76.54978244f));
-  s = fma(s, y, F32(-81.60100408f));
-  s = fma(s, y, F32(41.34165503f));
-  s = fma(s, y, F32(-6.283185160f));
-  cosine = b * s;
-  F32 c = fma(y, F32(-24.76338313f), F32(60.11182014f));
-  c = fma(c, y, F32(-85.45194685f));
-  c = fma(c, y, F32(64.93931437f));
-  c = fma(c, y, F32(-19.73920835f));
-  c = fma(c, y, F32(1.0f));
+  F32 c;
+  sincos_two_pi_unsigned(w, c, cosine);
   sine = from_bits(bits(c) ^ (bits(F32(0.5f) - w) & U32(0x80000000u)));
 }
 VF_FN void sincos_two_pi(double w, double& sine, double& cosine) {

@@ -1,0 +1,40 @@
+// What a tensor is to the kernels of every device, and how a call is described.
+#pragma once
+
+#include <cstdint>
+
+namespace vae_fast {
+
+enum class DType : int { float64 = 0, float32 = 1, float16 = 2, bfloat16 = 3 };
+
+constexpr int size_of(DType dtype) {
+  return dtype == DType::float64 ? 8 : dtype == DType::float32 ? 4 : 2;
+}
+
+// What an output holds of the values at the elements: each one, or a sum of them.
+enum class Reduction : int {
+  full = 0,    // [rows, cols]
+  row = 1,     // [rows]
+  column = 2,  // [cols]
+  total = 3,   // []
+};
+
+enum class LossReduction : int { mean = 0, sum = 1, none = 2 };
+
+// A contiguous output.
+struct Output {
+  void* data = nullptr;  // null: not asked for
+  DType dtype = DType::float32;
+  Reduction reduction = Reduction::full;
+};
+
+struct Shape {
+  int64_t rows;
+  int64_t cols;
+};
+
+struct LogVarBounds {
+  double low, high;
+};
+
+}  // namespace vae_fast

@@ -1,0 +1,280 @@
+// The encoder side: the Gaussian and its prior, the sample, the KL, and their gradients.
+#pragma once
+
+#include "common/gaussian.h"
+#include "cuda/plan.h"
+#include "cuda/random.cuh"
+
+namespace vae_fast::device {
+
+// What the forms of the kernels differ in.
+template <class S_, int kPack_, bool kGeneral_, bool kAdjacent_>
+struct Form {
+  using S = S_;
+  using T = Compute<S>;
+  static constexpr int kPack = kPack_;                 // elements a thread works on at a time
+  static constexpr bool kGeneral = kGeneral_;          // a prior other than N(0, 1)
+  static constexpr bool kAdjacent = kAdjacent_;        // every input: of S, and adjacent in a row
+  static constexpr int kGradients = kGeneral ? 3 : 1;  // that may be sums
+};
+
+// Blocks that are to fit on a multiprocessor: what keeps enough loads on their way, and registers
+// for all that a thread has at hand.
+template <class F, bool kSample, bool kBackward>
+constexpr int gaussian_blocks() {
+  if (sizeof(typename F::S) == 8) return 1;
+  if (!F::kAdjacent) return kSample && kBackward ? 1 : 2;
+  if (kSample) return F::kGeneral && F::kPack == 8 ? 1 : 2;
+  return (F::kGeneral ? 3 : 4) - (kBackward ? 1 : 0);
+}
+
+// mean, logvar and the prior at a pack.
+template <class F>
+class Gaussian {
+ public:
+  using T = typename F::T;
+  template <bool kAdjacent>
+  using In = Input<T, typename F::S, F::kPack, kAdjacent>;
+
+  In<true> mean;
+  In<F::kAdjacent> logvar, prior_mean, prior_logvar;
+
+  __device__ __forceinline__ explicit Gaussian(const GaussianInputs& inputs)
+      : inputs_(inputs),
+        bounds_{static_cast<T>(inputs.bounds.low), static_cast<T>(inputs.bounds.high)} {}
+
+  // How many elements before the row's start a 16-byte access may begin.
+  __device__ __forceinline__ int enter(Place at) {
+    mean.enter(inputs_.mean, at);
+    logvar.enter(inputs_.logvar, at);
+    if constexpr (F::kGeneral) {
+      prior_mean.enter(inputs_.prior_mean, at);
+      prior_logvar.enter(inputs_.prior_logvar, at);
+    }
+    return static_cast<int>(reinterpret_cast<uintptr_t>(mean.row()) / sizeof(typename F::S) %
+                            F::kPack);
+  }
+  template <class... More>
+  __device__ __forceinline__ void load(const Span& span, More&... more) {
+    if constexpr (F::kGeneral) {
+      fetch(span, mean, logvar, prior_mean, prior_logvar, more...);
+    } else {
+      fetch(span, mean, logvar, more...);
+    }
+  }
+
+  __device__ __forceinline__ T clamp(T v) const { return bounds_.clamp(v); }
+  __device__ __forceinline__ T gate(T raw, T gradient) const {
+    return bounds_.gate(raw, clamp(raw), gradient);
+  }
+  __device__ __forceinline__ GeneralKL<T> general(int i) const {
+    // Without a prior_logvar there is none to clamp.
+    const T p_v = inputs_.prior_logvar.data == nullptr ? T(0) : clamp(prior_logvar[i]);
+    return GeneralKL<T>(mean[i], clamp(logvar[i]), prior_mean[i], p_v);
+  }
+
+ private:
+  const GaussianInputs& inputs_;
+  Bounds<T> bounds_;
+};
+
+struct GaussianForward {
+  SampleKLArgs args;
+  Walk walk;
+  Sum kl[1];
+};
+
+template <class F, bool kSample>
+class GaussianForwardBody {
+ public:
+  using S = typename F::S;
+  using T = typename F::T;
+  static constexpr int P = F::kPack;
+
+  __device__ __forceinline__ explicit GaussianForwardBody(const SampleKLArgs& args)
+      : args_(args), in_(args.inputs), seed_(kSample ? seed_of(args.noise) : 0) {}
+
+  __device__ __forceinline__ int enter(Place at) {
+    row_ = at.row;
+    return in_.enter(at);
+  }
+
+  __device__ __forceinline__ void operator()(const Span& span, T (&kl)[1][P]) {
+    in_.load(span);
+    T root[P];
+#pragma unroll
+    for (int i = 0; i < P; ++i) {
+      const T v = in_.clamp(in_.logvar[i]);
+      T value;
+      if constexpr (F::kGeneral) {
+        if (kSample) root[i] = math::exp(T(0.5) * v);
+        value = in_.general(i).value();
+      } else {
+        const auto e = math::exp_half(v);
+        root[i] = e.root;
+        value = StandardKL<T>::value(in_.mean[i], e.expm1_minus);
+      }
+      kl[0][i] = value;
+    }
+    zero_outside(span, kl[0]);
+    if constexpr (kSample) sample(span, root);
+  }
+
+ private:
+  __device__ __forceinline__ void sample(const Span& span, const T (&root)[P]) {
+    const Problem& shape = args_.shape;
+    const int64_t row_start = row_ * shape.cols;
+    const uint64_t element = element_at(args_.noise, shape.cols, row_, span.start);
+    for (int64_t sample = 0; sample < shape.samples; ++sample) {
+      T eps[P];
+      if (args_.eps.data != nullptr) {
+        Input<T, S, P, F::kAdjacent> given;
+        given.enter(args_.eps, {sample, row_});
+        fetch(span, given);
+#pragma unroll
+        for (int i = 0; i < P; ++i) eps[i] = given[i];
+      } else {
+        make_noise(seed_, element, static_cast<uint32_t>(sample), eps);
+      }
+#pragma unroll
+      for (int i = 0; i < P; ++i) eps[i] = math::fma(root[i], eps[i], in_.mean[i]);
+      store<S, F::kAdjacent>(args_.z, sample * shape.rows * shape.cols + row_start, span, eps);
+    }
+  }
+
+  const SampleKLArgs& args_;
+  Gaussian<F> in_;
+  uint64_t seed_;
+  int64_t row_ = 0;
+};
+
+template <int kSums>
+struct GaussianBackward {
+  SampleKLBackwardArgs args;
+  Walk walk;
+  Sum sums[kSums];  // of the gradients of logvar and, with a prior, of prior_mean and prior_logvar
+};
+
+template <class F, bool kSample>
+class GaussianBackwardBody {
+ public:
+  using S = typename F::S;
+  using T = typename F::T;
+  static constexpr int P = F::kPack;
+
+  __device__ __forceinline__ explicit GaussianBackwardBody(const SampleKLBackwardArgs& args)
+      : args_(args),
+        in_(args.inputs),
+        with_kl_(args.grad_kl.data != nullptr),
+        through_z_(kSample && args.grad_z.data != nullptr),
+        seed_(kSample ? seed_of(args.noise) : 0) {}
+
+  __device__ __forceinline__ int enter(Place at) {
+    row_ = at.row;
+    if (with_kl_)
+      grad_kl_ = static_cast<const T*>(args_.grad_kl.data)[row_ * args_.grad_kl.row_stride];
+    return in_.enter(at);
+  }
+
+  __device__ __forceinline__ void operator()(const Span& span, T (&gradients)[F::kGradients][P]) {
+    in_.load(span);
+    T sum[P] = {}, product[P] = {};  // over the samples, of grad_z and of grad_z * eps
+    if constexpr (kSample) {
+      if (through_z_) samples(span, sum, product);
+    }
+    T g_mean[P];
+#pragma unroll
+    for (int i = 0; i < P; ++i) {
+      const T raw = in_.logvar[i], v = in_.clamp(raw);
+      T g_logvar = T(0), root;
+      g_mean[i] = T(0);
+      if constexpr (F::kGeneral) {
+        const GeneralKL<T> kl = in_.general(i);
+        root = kSample ? math::exp(T(0.5) * v) : T(0);
+        if (with_kl_) {
+          g_mean[i] = grad_kl_ * kl.grad_mean();
+          g_logvar = grad_kl_ * kl.grad_logvar();
+        }
+        const T g_prior_logvar = in_.gate(in_.prior_logvar[i], grad_kl_ * kl.grad_prior_logvar());
+        gradients[1][i] = with_kl_ ? grad_kl_ * kl.grad_prior_mean() : T(0);
+        gradients[2][i] = with_kl_ ? g_prior_logvar : T(0);
+      } else {
+        const auto e = math::exp_half(v);
+        root = e.root;
+        if (with_kl_) {
+          g_mean[i] = grad_kl_ * StandardKL<T>::grad_mean(in_.mean[i]);
+          g_logvar = grad_kl_ * StandardKL<T>::grad_logvar(e.expm1);
+        }
+      }
+      // A term whose upstream gradient is absent is left out, not multiplied by zero: it may be
+      // infinite.
+      if (through_z_) {
+        g_mean[i] += sum[i];
+        g_logvar += T(0.5) * root * product[i];
+      }
+      gradients[0][i] = in_.gate(raw, g_logvar);
+    }
+#pragma unroll
+    for (int j = 0; j < F::kGradients; ++j) zero_outside(span, gradients[j]);
+    const GaussianGradients& out = args_.gradients;
+    write(out.mean, span, g_mean);
+    write(out.logvar, span, gradients[0]);
+    if constexpr (F::kGeneral) {
+      write(out.prior_mean, span, gradients[1]);
+      write(out.prior_logvar, span, gradients[2]);
+    }
+  }
+
+ private:
+  __device__ __forceinline__ void write(const Output& out, const Span& span, const T (&values)[P]) {
+    if (out.data != nullptr && out.reduction == Reduction::full)
+      store<S, F::kAdjacent>(out, row_ * args_.shape.cols, span, values);
+  }
+
+  __device__ __forceinline__ void samples(const Span& span, T (&sum)[P], T (&product)[P]) {
+    const uint64_t element = element_at(args_.noise, args_.shape.cols, row_, span.start);
+    for (int64_t sample = 0; sample < args_.shape.samples; ++sample) {
+      Input<T, S, P, F::kAdjacent> grad, given;
+      T eps[P];
+      grad.enter(args_.grad_z, {sample, row_});
+      if (args_.eps.data != nullptr) {
+        given.enter(args_.eps, {sample, row_});
+        fetch(span, grad, given);
+#pragma unroll
+        for (int i = 0; i < P; ++i) eps[i] = given[i];
+      } else {
+        fetch(span, grad);
+        make_noise(seed_, element, static_cast<uint32_t>(sample), eps);
+      }
+#pragma unroll
+      for (int i = 0; i < P; ++i) {
+        sum[i] += grad[i];
+        product[i] = math::fma(grad[i], eps[i], product[i]);
+      }
+    }
+  }
+
+  const SampleKLBackwardArgs& args_;
+  Gaussian<F> in_;
+  bool with_kl_, through_z_;
+  uint64_t seed_;
+  int64_t row_ = 0;
+  T grad_kl_ = T(0);
+};
+
+template <class F, bool kSample>
+__global__ void __launch_bounds__(kThreads, (gaussian_blocks<F, kSample, false>()))
+    gaussian_forward_kernel(const __grid_constant__ GaussianForward call) {
+  GaussianForwardBody<F, kSample> body(call.args);
+  Walker<typename F::T, F::kPack, 1, decltype(body)>(call.walk, call.kl, body).by_rows();
+}
+
+template <class F, bool kSample, bool kColumns>
+__global__ void __launch_bounds__(kThreads, (gaussian_blocks<F, kSample, true>()))
+    gaussian_backward_kernel(const __grid_constant__ GaussianBackward<F::kGradients> call) {
+  GaussianBackwardBody<F, kSample> body(call.args);
+  Walker<typename F::T, F::kPack, F::kGradients, decltype(body)> walker(call.walk, call.sums, body);
+  kColumns ? walker.by_columns() : walker.by_rows();
+}
+
+}  // namespace vae_fast::device

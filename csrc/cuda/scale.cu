@@ -1,0 +1,52 @@
+#include <algorithm>
+
+#include "cuda/choose.h"
+#include "cuda/launch.cuh"
+#include "cuda/scalar.cuh"
+
+namespace vae_fast::device {
+namespace {
+
+template <class S, int P>
+__device__ __forceinline__ void multiply(S* p, int64_t count, Compute<S> factor) {
+  const int64_t thread = static_cast<int64_t>(blockIdx.x) * kThreads + threadIdx.x;
+  const int64_t stride = static_cast<int64_t>(gridDim.x) * kThreads * P;
+  for (int64_t start = thread * P; start < count; start += stride) {
+    const bool whole = start + P <= count && Pack<S, P>::aligned(p + start);
+    const int high = static_cast<int>(count - start < P ? count - start : P);
+    Pack<S, P> pack;
+    whole ? pack.load(p + start) : pack.load(p + start, 0, high);
+#pragma unroll
+    for (int i = 0; i < P; ++i) narrow(widen<Compute<S>>(pack.at[i]) * factor, pack.at[i]);
+    whole ? pack.store(p + start) : pack.store(p + start, 0, high);
+  }
+}
+
+__global__ void __launch_bounds__(kThreads) scale_kernel(const __grid_constant__ ScaleArgs args) {
+  const double factor = value_of(args.factor);
+  if (factor == 1.0) return;  // the usual case: nothing is read but the factor
+  const Output& out = args.gradients[blockIdx.y];
+  const int64_t count = args.elements[blockIdx.y];
+  const auto single = static_cast<float>(factor);
+  switch (out.dtype) {
+    case DType::float64: return multiply<double, 4>(static_cast<double*>(out.data), count, factor);
+    case DType::float32: return multiply<float, 4>(static_cast<float*>(out.data), count, single);
+    case DType::float16: return multiply<__half, 8>(static_cast<__half*>(out.data), count, single);
+    case DType::bfloat16:
+      return multiply<__nv_bfloat16, 8>(static_cast<__nv_bfloat16*>(out.data), count, single);
+  }
+}
+
+}  // namespace
+
+void scale(const ScaleArgs& args, const Context& context) {
+  const DeviceGuard guard(context.device);
+  const int64_t most = *std::max_element(args.elements, args.elements + args.count);
+  const int64_t blocks = (most / 4 + kThreads) / kThreads;  // of packs of four, the smallest
+  launch("scale", scale_kernel,
+         dim3(static_cast<unsigned>(std::min(blocks, enough_blocks(context.device))),
+              static_cast<unsigned>(args.count)),
+         0, context, args);
+}
+
+}  // namespace vae_fast::device

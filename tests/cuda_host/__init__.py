@@ -1,0 +1,83 @@
+"""The CUDA backend over kernels that the CPU runs: its own Python and its own sources.
+
+``backend()`` builds the module where that has not been done, and gives a copy of
+``vae_fast._backends.cuda`` that launches through it, for tensors on the CPU.
+"""
+
+from __future__ import annotations
+
+import functools
+import importlib.util
+import os
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+from vae_fast._backends import cuda
+
+ROOT = Path(__file__).parents[2]
+NAME = "cuda_host"
+
+
+def folder(kind: str) -> Path:
+    return ROOT / "build" / f"cuda_host-{sys.implementation.cache_tag}-{kind}"
+
+
+def program(name: str) -> str:
+    beside = Path(sys.executable).parent / name
+    found = str(beside) if beside.exists() else shutil.which(name)
+    if found is None:
+        raise FileNotFoundError(f"{name} is needed to build the kernels for the CPU")
+    return found
+
+
+def build(folder: Path, *options: str, name: str = "_cuda_host") -> Path:
+    """Builds in ``folder``, kept between runs; the module's path."""
+    import pybind11
+
+    configure = [
+        program("cmake"), "-S", str(Path(__file__).parent), "-B", str(folder), "-G", "Ninja",
+        f"-DCMAKE_MAKE_PROGRAM={program('ninja')}", f"-DPython_EXECUTABLE={sys.executable}",
+        f"-Dpybind11_DIR={pybind11.get_cmake_dir()}", f"-DVF_MODULE={name}", *options,
+    ]  # fmt: skip
+    for command in (configure, [program("cmake"), "--build", str(folder)]):
+        done = subprocess.run(command, capture_output=True, text=True)
+        if done.returncode != 0:
+            raise RuntimeError(f"{' '.join(command)}\n{done.stdout}\n{done.stderr}")
+    (built,) = folder.glob(f"{name}.*.so")
+    return built
+
+
+def load(path: Path) -> ModuleType:
+    spec = importlib.util.spec_from_file_location(path.name.partition(".")[0], path)
+    assert spec is not None and spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+@functools.cache
+def kernels() -> ModuleType:
+    """The module named in VAE_FAST_CUDA_HOST, or the ordinary one, built if need be."""
+    named = os.environ.get("VAE_FAST_CUDA_HOST")
+    return load(Path(named) if named else build(folder("plain")))
+
+
+def backend_over(kernels: ModuleType) -> ModuleType:
+    """A copy of the backend, whose calls launch ``kernels`` and have no stream."""
+    spec = importlib.util.spec_from_file_location(f"vae_fast._backends.{NAME}", cuda.__file__)
+    assert spec is not None and spec.loader is not None
+    module: Any = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    module._kernels = kernels
+    module._stream = lambda index: 0
+    module.unavailable = lambda: None
+    return module
+
+
+@functools.cache
+def backend() -> ModuleType:
+    return backend_over(kernels())

@@ -1,0 +1,448 @@
+"""The CUDA C++ kernels: allocates outputs on the device and passes pointers.
+
+``_views`` says how tensors go down. Nothing here waits for the device: a seed, a ``beta`` or a
+factor that lies there is read by the kernel.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from vae_fast import _seed
+from vae_fast._backends import Unavailable, _views, reference
+from vae_fast._backends.reference import compute_dtype
+
+try:
+    from vae_fast import _C
+
+    _kernels: Any = getattr(_C, "cuda", None)
+    _missing = None
+except ImportError as error:
+    _missing = Unavailable(
+        f"the compiled module vae_fast._C cannot be imported ({error})",
+        "install with a C++ and a CUDA compiler at hand and without VAE_FAST_NATIVE=0",
+    )
+
+_NO_NOISE = (0, None, 0)
+_REDUCTIONS = {"mean": 0, "sum": 1, "none": 2}
+
+
+def has_code(capability: tuple[int, int], architectures: str) -> bool:
+    """Whether a device can run code built for ``architectures``, a list as CMake writes it.
+
+    Machine code (``90-real``) runs on devices of its own major version from its minor one on; PTX
+    (``90-virtual``) on every later device; a bare number is both.
+    """
+    device = 10 * capability[0] + capability[1]
+    for entry in architectures.split():
+        number, _, kind = entry.partition("-")
+        built = int(number.rstrip("af"))
+        if kind != "virtual" and built // 10 == capability[0] and built <= device:
+            return True
+        if kind != "real" and built <= device:
+            return True
+    return False
+
+
+def unavailable() -> Unavailable | None:
+    if _missing is not None:
+        return _missing
+    if _kernels is None:
+        return Unavailable(
+            "the compiled module was built without CUDA",
+            "install again with nvcc on PATH, or CUDA_HOME or CUDACXX set, and VAE_FAST_CUDA=on",
+        )
+    info = _C.build_info()
+    if torch.version.cuda is None:
+        return Unavailable(
+            "this torch is built without CUDA, so it has no tensors on a GPU",
+            "install a torch built with CUDA",
+        )
+    driver, needed = _kernels.driver_version(), int(info["cuda_version"].partition(".")[0])
+    if driver == 0:
+        return Unavailable("no NVIDIA driver was found", "install the driver, and see nvidia-smi")
+    if driver // 1000 < needed:
+        return Unavailable(
+            f"the NVIDIA driver runs CUDA {driver // 1000}.{driver % 1000 // 10}, and the module "
+            f"was built with {info['cuda_version']}",
+            f"update the driver, or install again with the nvcc of CUDA {driver // 1000}",
+        )
+    if not torch.cuda.is_available():
+        return Unavailable("torch finds no GPU", "see nvidia-smi, and CUDA_VISIBLE_DEVICES")
+    found = [torch.cuda.get_device_capability(i) for i in range(torch.cuda.device_count())]
+    if not any(has_code(capability, info["cuda_architectures"]) for capability in found):
+        names = ", ".join(f"{major}.{minor}" for major, minor in found)
+        return Unavailable(
+            f"the module has code for {info['cuda_architectures']}, and none for compute "
+            f"capability {names}",
+            "install again with CUDAARCHS=native",
+        )
+    return None
+
+
+def _stream(device: int) -> int:
+    return torch._C._cuda_getCurrentRawStream(device)
+
+
+def _context(
+    device: torch.device, stream: int | None = None
+) -> tuple[int, int, Callable[[int], int]]:
+    """Where a call launches, the current stream if none is named, and who gives it memory."""
+    memory: list[Tensor] = []
+
+    def allocate(size: int) -> int:
+        # Freed when the call has launched: who gets it next in this stream comes later.
+        memory.append(torch.empty(size, dtype=torch.uint8, device=device))
+        return memory[-1].data_ptr()
+
+    index = 0 if device.index is None else device.index
+    return index, _stream(index) if stream is None else stream, allocate
+
+
+def _noise(seed: int | Tensor | None, row_offset: int, device: torch.device) -> tuple[Any, ...]:
+    if isinstance(seed, Tensor) and seed.device == device:
+        return None, seed.data_ptr(), row_offset % 2**64
+    return 0 if seed is None else _seed.to_int(seed), None, row_offset % 2**64
+
+
+def _scalar(value: float | Tensor, device: torch.device) -> tuple[tuple[int, int] | float, Any]:
+    """A number as the kernels take it, and the tensor, if any, that has to stay alive for it."""
+    if not isinstance(value, Tensor) or value.device != device:
+        return float(value), None
+    value = value.resolve_neg()
+    if value.dtype not in _views.CODES:
+        value = value.to(torch.float64)
+    return (value.data_ptr(), _views.CODES[value.dtype]), value
+
+
+def noise(
+    shape: tuple[int, ...],
+    event_dims: int,
+    num_samples: int | None,
+    seed: int | Tensor,
+    row_offset: int,
+    dtype: torch.dtype,
+    device: torch.device,
+) -> Tensor:
+    z_shape = shape if num_samples is None else (num_samples, *shape)
+    eps = torch.empty(z_shape, dtype=dtype, device=device)
+    if eps.numel() == 0:
+        return eps
+    frame = _views.frame_of(z_shape, event_dims, num_samples is not None)
+    _kernels.noise(
+        frame.sizes,
+        _noise(seed, row_offset, eps.device),
+        _views.output(eps),
+        _context(eps.device),
+    )
+    return eps
+
+
+def _sampled(
+    tensor: Tensor | None, mean: Tensor, num_samples: int | None, event_dims: int
+) -> _views.Operand | None:
+    """``tensor``, of z's shape, beside ``mean``."""
+    if tensor is None:
+        return None
+    compute = compute_dtype(mean)
+    if tensor.dtype not in (mean.dtype, compute):
+        tensor = tensor.to(compute)
+    if num_samples is None:
+        return _views.operand(tensor, _views.frame_of(mean.shape, event_dims, samples=False))
+    return _views.operand(
+        tensor, _views.frame_of((num_samples, *mean.shape), event_dims, samples=True)
+    )
+
+
+def _by_row(tensor: Tensor | None, frame: _views.Frame) -> _views.Operand | None:
+    """``tensor`` of one element a row."""
+    shape = frame.shape[: frame.last]
+    return _views.operand(tensor, _views.frame_of(shape, 0, samples=frame.first == 1))
+
+
+def sample_kl_forward(
+    mean: Tensor,
+    logvar: Tensor,
+    prior_mean: Tensor | None,
+    prior_logvar: Tensor | None,
+    eps: Tensor | None,
+    seed: int | Tensor | None,
+    num_samples: int | None,
+    event_dims: int,
+    row_offset: int,
+    bounds: tuple[float, float],
+) -> tuple[Tensor, Tensor]:
+    inputs = _views.as_read((mean, logvar, prior_mean, prior_logvar), mean)
+    read = inputs[0]
+    assert read is not None
+    z_shape = mean.shape if num_samples is None else (num_samples, *mean.shape)
+    z = torch.empty(z_shape, dtype=read.dtype, device=mean.device)
+    kl = _encoder_forward(
+        _kernels.sample_kl_forward, inputs, event_dims, bounds, num_samples or 1,
+        _sampled(eps, read, num_samples, event_dims), _noise(seed, row_offset, mean.device), z,
+    )  # fmt: skip
+    return z.to(mean.dtype), kl
+
+
+def gaussian_kl_forward(
+    mean: Tensor,
+    logvar: Tensor,
+    prior_mean: Tensor | None,
+    prior_logvar: Tensor | None,
+    event_dims: int,
+    bounds: tuple[float, float],
+) -> Tensor:
+    inputs = _views.as_read((mean, logvar, prior_mean, prior_logvar), mean)
+    return _encoder_forward(_kernels.gaussian_kl_forward, inputs, event_dims, bounds)
+
+
+def _encoder_forward(
+    kernel: Callable[..., None],
+    inputs: tuple[Tensor | None, ...],
+    event_dims: int,
+    bounds: tuple[float, float],
+    samples: int = 1,
+    eps: _views.Operand | None = None,
+    noise: tuple[Any, ...] = _NO_NOISE,
+    z: Tensor | None = None,
+) -> Tensor:
+    mean = inputs[0]
+    assert mean is not None
+    frame = _views.frame_of(mean.shape, event_dims, samples=False)
+    dtype = compute_dtype(*inputs)
+    if mean.numel() == 0:
+        return torch.zeros(mean.shape[: frame.last], dtype=dtype, device=mean.device)
+    kl = torch.empty(mean.shape[: frame.last], dtype=dtype, device=mean.device)
+    kernel(
+        (samples, *frame.sizes[1:]),
+        tuple([_views.operand(t, frame, adjacent=t is mean) for t in inputs]),
+        bounds, eps, noise, None if z is None else _views.output(z), _views.output(kl, _views.ROW),
+        _context(mean.device),
+    )  # fmt: skip
+    return kl
+
+
+def sample_kl_backward(
+    grad_z: Tensor | None,
+    grad_kl: Tensor | None,
+    mean: Tensor,
+    logvar: Tensor,
+    prior_mean: Tensor | None,
+    prior_logvar: Tensor | None,
+    eps: Tensor | None,
+    seed: int | Tensor | None,
+    num_samples: int | None,
+    event_dims: int,
+    row_offset: int,
+    bounds: tuple[float, float],
+    needs: tuple[bool, ...],
+) -> tuple[Tensor | None, ...]:
+    tensors = (mean, logvar, prior_mean, prior_logvar)
+    if grad_z is None and grad_kl is None:
+        return _views.zeros(tensors, needs)
+    inputs = _views.as_read(tensors, mean)
+    read = inputs[0]
+    assert read is not None
+    gradients = _encoder_backward(
+        _kernels.sample_kl_backward, grad_kl, inputs, needs, event_dims, bounds, num_samples or 1,
+        _sampled(eps, read, num_samples, event_dims), _noise(seed, row_offset, mean.device),
+        _sampled(grad_z, read, num_samples, event_dims),
+    )  # fmt: skip
+    return _views.returned(gradients, tensors)
+
+
+def gaussian_kl_backward(
+    grad_kl: Tensor,
+    mean: Tensor,
+    logvar: Tensor,
+    prior_mean: Tensor | None,
+    prior_logvar: Tensor | None,
+    event_dims: int,
+    bounds: tuple[float, float],
+    needs: tuple[bool, ...],
+) -> tuple[Tensor | None, ...]:
+    tensors = (mean, logvar, prior_mean, prior_logvar)
+    inputs = _views.as_read(tensors, mean)
+    gradients = _encoder_backward(
+        _kernels.gaussian_kl_backward, grad_kl, inputs, needs, event_dims, bounds
+    )
+    return _views.returned(gradients, tensors)
+
+
+def _encoder_backward(
+    kernel: Callable[..., None],
+    grad_kl: Tensor | None,
+    inputs: tuple[Tensor | None, ...],
+    needs: Sequence[bool],
+    event_dims: int,
+    bounds: tuple[float, float],
+    samples: int = 1,
+    eps: _views.Operand | None = None,
+    noise: tuple[Any, ...] = _NO_NOISE,
+    grad_z: _views.Operand | None = None,
+) -> Sequence[Tensor | None]:
+    mean = inputs[0]
+    assert mean is not None
+    if mean.numel() == 0:
+        return _views.zeros(inputs, needs)
+    frame = _views.frame_of(mean.shape, event_dims, samples=False)
+    gradients, outputs = _views.new_gradients(inputs, needs, frame)
+    kernel(
+        (samples, *frame.sizes[1:]),
+        tuple([_views.operand(t, frame, adjacent=t is mean) for t in inputs]),
+        bounds, eps, noise, grad_z, _by_row(grad_kl, frame), outputs, _context(mean.device),
+    )  # fmt: skip
+    return gradients
+
+
+def _decoder_frame(x: Tensor, mean: Tensor, event_dims: int) -> _views.Frame:
+    return _views.frame_of(mean.shape, event_dims, samples=mean.dim() > x.dim())
+
+
+def _decoder_operands(inputs: Sequence[Tensor | None], frame: _views.Frame) -> tuple[Any, ...]:
+    x, mean, logvar = inputs
+    return (
+        _views.operand(x, frame, adjacent=True), _views.operand(mean, frame, adjacent=True),
+        _views.operand(logvar, frame),
+    )  # fmt: skip
+
+
+def gaussian_log_likelihood_forward(
+    x: Tensor,
+    mean: Tensor,
+    logvar: Tensor | None,
+    event_dims: int,
+    bounds: tuple[float, float],
+) -> Tensor:
+    frame = _decoder_frame(x, mean, event_dims)
+    inputs = _views.as_read((x, mean, logvar), mean)
+    make = torch.empty if mean.numel() > 0 else torch.zeros
+    log_likelihood = make(
+        frame.shape[: frame.last], dtype=compute_dtype(*inputs), device=mean.device
+    )
+    if mean.numel() > 0:
+        _kernels.gaussian_log_likelihood_forward(
+            frame.sizes, _decoder_operands(inputs, frame), bounds,
+            _views.output(log_likelihood, _views.ROW), _context(mean.device),
+        )  # fmt: skip
+    return log_likelihood
+
+
+def gaussian_log_likelihood_backward(
+    grad_ll: Tensor,
+    x: Tensor,
+    mean: Tensor,
+    logvar: Tensor | None,
+    event_dims: int,
+    bounds: tuple[float, float],
+    needs: tuple[bool, ...],
+) -> tuple[Tensor | None, ...]:
+    return _decoder_backward(grad_ll, 1.0, x, mean, logvar, event_dims, bounds, needs)
+
+
+def _decoder_backward(
+    grad_ll: Tensor,  # broadcastable to [*samples, *batch]
+    scale: float,  # of it
+    x: Tensor,
+    mean: Tensor,
+    logvar: Tensor | None,
+    event_dims: int,
+    bounds: tuple[float, float],
+    needs: tuple[bool, ...],
+) -> tuple[Tensor | None, ...]:
+    tensors = (x, mean, logvar)
+    if mean.numel() == 0:
+        return _views.zeros(tensors, needs)
+    frame = _decoder_frame(x, mean, event_dims)
+    inputs = _views.as_read(tensors, mean)
+    gradients, outputs = _views.new_gradients(inputs[1:], needs[1:], frame)
+    shared_x = x.shape != mean.shape
+    grad_x = None
+    if needs[0]:  # one for each sample, if x is shared: summed below, and rounded after that
+        read = inputs[0]
+        assert read is not None
+        dtype = compute_dtype(*inputs) if shared_x else read.dtype
+        grad_x = torch.empty(mean.shape, dtype=dtype, device=mean.device)
+    _kernels.gaussian_log_likelihood_backward(
+        frame.sizes, _decoder_operands(inputs, frame), bounds, _by_row(grad_ll, frame), scale,
+        (None if grad_x is None else _views.output(grad_x), *outputs), _context(mean.device),
+    )  # fmt: skip
+    if grad_x is not None and shared_x:
+        grad_x = grad_x.sum(0)
+    return _views.returned((grad_x, *gradients), tensors)
+
+
+def negative_elbo_forward(
+    x: Tensor,
+    mean: Tensor,
+    logvar: Tensor | None,
+    kl: Tensor,
+    beta: float | Tensor,
+    reduction: str,
+    event_dims: int,
+    bounds: tuple[float, float],
+    needs: tuple[bool, ...],
+) -> tuple[Tensor, Tensor, tuple[Tensor | None, ...]]:
+    """The loss, the log-likelihood of each row, and the loss's gradients asked for.
+
+    ``needs`` tells which, of mean, logvar and kl; none for the reduction "none".
+    """
+    if mean.numel() == 0:
+        loss, log_likelihood = reference.negative_elbo(
+            x, mean, logvar, kl, beta, reduction, event_dims, bounds
+        )
+        count = max(kl.numel(), 1) if reduction == "mean" else 1
+        grad_kl = torch.ones_like(kl) * (beta / count) if needs[2] else None
+        return loss, log_likelihood, (*_views.zeros((mean, logvar), needs[:2]), grad_kl)
+    frame = _decoder_frame(x, mean, event_dims)
+    inputs = _views.as_read((x, mean, logvar), mean)
+    loss_shape = kl.shape if reduction == "none" else ()
+    loss = torch.empty(loss_shape, dtype=compute_dtype(*inputs, kl), device=mean.device)
+    log_likelihood = torch.empty(kl.shape, dtype=compute_dtype(*inputs), device=mean.device)
+    gradients, outputs = _views.new_gradients(inputs[1:], needs[:2], frame)
+    grad_kl = torch.empty(kl.shape, dtype=kl.dtype, device=kl.device) if needs[2] else None
+    beta_at, _alive = _scalar(beta, mean.device)
+    _kernels.negative_elbo_forward(
+        frame.sizes, _decoder_operands(inputs, frame), bounds,
+        _views.operand(kl, _views.frame_of(kl.shape, 0, samples=False)), beta_at,
+        _REDUCTIONS[reduction], _views.output(loss), _views.output(log_likelihood, _views.ROW),
+        (None, *outputs), grad_kl if grad_kl is None else _views.output(grad_kl),
+        _context(mean.device),
+    )  # fmt: skip
+    return loss, log_likelihood, (*_views.returned(gradients, (mean, logvar)), grad_kl)
+
+
+def negative_elbo_backward(
+    grad_loss: Tensor,
+    x: Tensor,
+    mean: Tensor,
+    logvar: Tensor | None,
+    reduction: str,
+    event_dims: int,
+    bounds: tuple[float, float],
+    needs: tuple[bool, ...],
+) -> tuple[Tensor | None, ...]:
+    """The two-pass form: the gradients by x, mean and logvar for what arrives from above."""
+    batch_shape = x.shape[: x.dim() - event_dims]
+    samples = mean.shape[0] if mean.dim() > x.dim() else 1
+    rows = math.prod(batch_shape) if reduction == "mean" else 1
+    grad_ll = grad_loss.expand(batch_shape).expand(mean.shape[: mean.dim() - event_dims])
+    scale = -1.0 / (max(rows, 1) * max(samples, 1))
+    return _decoder_backward(grad_ll, scale, x, mean, logvar, event_dims, bounds, needs)
+
+
+def scale_(gradients: tuple[Tensor | None, ...], factor: Tensor) -> None:
+    """Multiplies each gradient by a 0-dim factor, in place; done at once if it is 1."""
+    given = tuple(
+        (g.data_ptr(), _views.CODES[g.dtype], g.numel())
+        for g in gradients
+        if g is not None and g.numel() > 0
+    )
+    if given:
+        factor_at, _alive = _scalar(factor, factor.device)
+        _kernels.scale(given, factor_at, _context(factor.device))
