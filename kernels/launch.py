@@ -26,6 +26,8 @@ TILE = 2048
 SMALL_TILE = 512
 SMALL_CALL = 1 << 20
 WARPS = 4
+# How many times fewer in float64, whose sines and exponentials take most registers.
+DOUBLE = 4
 # Programs that leave a partial sum over rows: enough for any device, few enough that adding up what
 # they leave is nothing.
 SUMMING_PROGRAMS = 1024
@@ -180,7 +182,9 @@ class Call:
         lanes = 8 if any(t is not None and t.element_size() == 2 for t, _, _ in wide) else 4
         starts = (self.cols, first, *strides)
         align = next((n for n in (lanes, 4) if not any(start % n for start in starts)), 1)
-        long = self.cols > TILE
+        double = self.compute is torch.float64
+        most = TILE // DOUBLE if double else TILE
+        long = self.cols > most
         shift = flat = 0
         if align == 1 and not self.column_sums:  # whose columns must not move from row to row
             shift = lanes if long else 4 if noise_first is not None else 0
@@ -189,8 +193,8 @@ class Call:
             ends = (rows * self.cols for count, rows in planes if count > 1)
             flat = 0 if any(end % shift for end in (first, *ends)) else shift
         width = self.cols + max(shift - 1, 0)
-        lanes = min(TILE, max(4, _power_of_two(width)))
-        size = SMALL_TILE if self.rows * self.cols < SMALL_CALL else TILE
+        lanes = min(most, max(4, _power_of_two(width)))
+        size = min(most, SMALL_TILE if self.rows * self.cols < SMALL_CALL else TILE)
         height = max(1, min(size // lanes, _power_of_two(self.rows)))
         self.tiles = max(1, -(-width // lanes))
         row_tiles = max(1, -(-self.rows // height))
@@ -198,8 +202,7 @@ class Call:
         self.row_tiles = -(-row_tiles // min(groups, row_tiles))
         self.groups = -(-row_tiles // self.row_tiles)
         self.programs = self.tiles * self.groups
-        compute = tl.float64 if self.compute is torch.float64 else tl.float32
-        return Tiling(height, lanes, align, shift, flat, compute)
+        return Tiling(height, lanes, align, shift, flat, tl.float64 if double else tl.float32)
 
     def new(self, shape: Sequence[int], dtype: torch.dtype | None = None) -> Tensor:
         return torch.empty(tuple(shape), dtype=dtype or self.compute, device=self.device)

@@ -57,7 +57,7 @@ def negative_elbo_fwd_tile(
     ll = sum_rows(value, at) / samples
     tl.store(p_ll + place, ll, mask=at[1])
     # The KL term of a row counts once: in the first tile of the first sample.
-    m_kl = at[1] & (at[0] < period) & (tile == 0)
+    m_kl = at[1] & (at[0] < tl.where(tile == 0, period, 0))
     b_kl = tl.load(p_kl + at[0], mask=m_kl, other=0.0).to(T.COMPUTE)
     loss = tl.where(m_kl, beta * b_kl, 0.0) - ll
     total = sums[0]

@@ -12,7 +12,7 @@ from torch import Tensor
 from vae_fast._seed import to_int
 from vae_fast.kernels.launch import Call, Tiling, contiguous, signed
 from vae_fast.kernels.random import normals, normals_singly
-from vae_fast.kernels.tile import is_whole, load_elements, locate, offsets, store_elements
+from vae_fast.kernels.tile import is_whole, load_elements, locate, offsets, plane, store_elements
 
 # How the noise of a tile is had.
 NO_NOISE = tl.constexpr(0)
@@ -55,28 +55,27 @@ def noise_of_tile(
 def noise_tile(p_eps, key, first, sample, at, rows, cols, NOISE: tl.constexpr,
                MASKED: tl.constexpr, T: tl.constexpr):  # fmt: skip
     eps = noise_of_tile(p_eps, 0, key, first, sample, at, cols, NOISE, MASKED, T)
-    plane = rows * cols * sample + offsets(at, at[0], cols, T)
-    store_elements(p_eps, plane, eps, at[4], MASKED)
+    place = plane(sample, rows, cols, T) + offsets(at, at[0], cols, T)
+    store_elements(p_eps, place, eps, at[4], MASKED)
 
 
 @triton.jit(do_not_specialize=("rows", "cols", "tiles", *KEY_SIZES))
 def noise_kernel(
-    p_eps,  # [L, N, D]
-    rows, cols, tiles, samples,
+    p_eps,  # [L, N, D], N being 1
+    rows, cols, tiles,
     p_seed, key_low, key_high, first,
     NOISE: tl.constexpr, T: tl.constexpr,
 ):  # fmt: skip
     pid = tl.program_id(0)
     rows, cols = rows.to(tl.int64), cols.to(tl.int64)
     tile = (pid % tiles).to(tl.int64)
-    at = locate((pid // tiles).to(tl.int64), tile, rows, cols, first, T)
+    sample = (pid // tiles).to(tl.int64)
+    at = locate(0, tile, rows, cols, first, T)
     key = load_key(p_seed, key_low, key_high)
-    whole = is_whole(at, rows, cols, T)
-    for sample in range(samples):
-        if whole:
-            noise_tile(p_eps, key, first, sample, at, rows, cols, NOISE, False, T)
-        else:
-            noise_tile(p_eps, key, first, sample, at, rows, cols, NOISE, True, T)
+    if is_whole(at, rows, cols, T):
+        noise_tile(p_eps, key, first, sample, at, rows, cols, NOISE, False, T)
+    else:
+        noise_tile(p_eps, key, first, sample, at, rows, cols, NOISE, True, T)
 
 
 def _signed_word(word: int) -> int:
@@ -124,8 +123,9 @@ def noise(
     made = Noise(seed, first, device)
     call = Call((eps if num_samples is None else eps[0],), torch.Size(shape), len(shape))
     tiling = call.divide(noise_first=made.first, noise_samples=num_samples or 1)
+    call.programs *= num_samples or 1
     call.run(
-        noise_kernel, eps, call.rows, call.cols, call.tiles, num_samples or 1, *made.arguments,
-        made.mode(tiling), tiling,
+        noise_kernel, eps, call.rows, call.cols, call.tiles, *made.arguments, made.mode(tiling),
+        tiling,
     )  # fmt: skip
     return eps

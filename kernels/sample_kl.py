@@ -36,6 +36,7 @@ from vae_fast.kernels.tile import (
     load_rows,
     locate,
     offsets,
+    plane,
     store_elements,
 )
 
@@ -58,9 +59,9 @@ def sample_kl_fwd_tile(
     )
     place = offsets(at, at[0], cols, T)
     for sample in range(samples):
-        plane = rows * cols * sample + place
-        eps = noise_of_tile(p_eps, plane, key, first, sample, at, cols, NOISE, MASKED, T)
-        store_elements(p_z, plane, tl.fma(deviation, eps, b_m), at[4], MASKED)
+        there = plane(sample, rows, cols, T) + place
+        eps = noise_of_tile(p_eps, there, key, first, sample, at, cols, NOISE, MASKED, T)
+        store_elements(p_z, there, tl.fma(deviation, eps, b_m), at[4], MASKED)
     store_kl(p_kl, kl_value(difference, scaled, ratio_minus), at, tile, rows)
 
 
@@ -116,9 +117,9 @@ def sample_kl_bwd_tile(
     if NOISE != NO_NOISE:
         place = offsets(at, at[0], cols, T)
         for sample in range(samples):
-            plane = rows * cols * sample + place
-            b_gz = load_elements(p_grad_z, plane, at[4], MASKED, T)
-            eps = noise_of_tile(p_eps, plane, key, first, sample, at, cols, NOISE, MASKED, T)
+            there = plane(sample, rows, cols, T) + place
+            b_gz = load_elements(p_grad_z, there, at[4], MASKED, T)
+            eps = noise_of_tile(p_eps, there, key, first, sample, at, cols, NOISE, MASKED, T)
             grad_m += b_gz
             grad_v = tl.fma(b_gz, eps, grad_v)
         grad_v = 0.5 * deviation * grad_v

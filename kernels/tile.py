@@ -72,6 +72,12 @@ def offsets(at, row, stride, T: tl.constexpr):
 
 
 @triton.jit
+def plane(sample, rows, cols, T: tl.constexpr):
+    """Where a sample begins in a tensor [L, N, D]."""
+    return multiple(rows * multiple(cols, T.ALIGN) * sample, T.FLAT)
+
+
+@triton.jit
 def load_elements(p, offset, m, MASKED: tl.constexpr, T: tl.constexpr):
     if MASKED:
         return tl.load(p + offset, mask=m, other=0.0).to(T.COMPUTE)
