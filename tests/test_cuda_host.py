@@ -23,6 +23,7 @@ from conftest import add_backend
 
 import vae_fast.functional as F
 from vae_fast._backends import cuda
+from vae_fast._backends._cuda_status import has_code
 
 LONG = {"gaussian_kl": (3, 5000), "sample_kl": (2, 9001), "negative_elbo": (5, 4001)}
 
@@ -169,7 +170,7 @@ def test_parity_under_address_sanitizer() -> None:
 def test_which_devices_code_is_for(
     capability: tuple[int, int], architectures: str, runs: bool
 ) -> None:
-    assert cuda.has_code(capability, architectures) is runs
+    assert has_code(capability, architectures) is runs
 
 
 def reason(monkeypatch: pytest.MonkeyPatch, kernels: object, **info: str) -> str:
