@@ -177,7 +177,12 @@ def argument_cases() -> list[Case]:
         for op in ENCODER_OPS
         for dtype in (torch.float64, torch.float32, torch.bfloat16)
     ]
-    return samples + decoder_samples + losses + bounds + extreme
+    without_prior_logvar = [
+        Case(op, (7, 64), dtype=dtype, bounds=(0.5, 2.0), prior_mean="full")
+        for op in ENCODER_OPS
+        for dtype in FLOATS
+    ]
+    return samples + decoder_samples + losses + bounds + extreme + without_prior_logvar
 
 
 def subset_cases() -> list[Case]:

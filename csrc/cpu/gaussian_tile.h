@@ -48,7 +48,8 @@ class GaussianTile {
         count_(tile.count),
         bounds_{Lanes<T>(static_cast<T>(in.bounds.low)), Lanes<T>(static_cast<T>(in.bounds.high))},
         logvar_at_(read(in.logvar, tile.start, tile.count, logvar_.data)),
-        standard_(in.prior_mean.data == nullptr && in.prior_logvar.data == nullptr) {
+        standard_(in.prior_mean.data == nullptr && in.prior_logvar.data == nullptr),
+        has_prior_logvar_(in.prior_logvar.data != nullptr) {
     if (standard_) return;
     prior_mean_at_ = read_prior(in.prior_mean, tile, prior_mean_);
     prior_logvar_at_ = read_prior(in.prior_logvar, tile, prior_logvar_);
@@ -139,8 +140,10 @@ class GaussianTile {
   }
 
   VF_FN GeneralKL<Lanes<T>> general(int i, int lanes, Lanes<T> v) const {
+    // Without a prior_logvar there is none to clamp.
+    const Lanes<T> p_v = get(prior_logvar_at_ + i, lanes);
     return GeneralKL<Lanes<T>>(get(mean + i, lanes), v, get(prior_mean_at_ + i, lanes),
-                               bounds_.clamp(get(prior_logvar_at_ + i, lanes)));
+                               has_prior_logvar_ ? bounds_.clamp(p_v) : p_v);
   }
 
   // Adds what comes through z to the gradients of the KL, and writes both. A term whose upstream
@@ -168,6 +171,7 @@ class GaussianTile {
   Bounds<Lanes<T>> bounds_;
   const T* logvar_at_;
   bool standard_;
+  bool has_prior_logvar_;
   const T* prior_mean_at_ = nullptr;
   const T* prior_logvar_at_ = nullptr;
 };
