@@ -88,6 +88,9 @@ def _arguments(program: str, description: str | None) -> argparse.ArgumentParser
     parser.add_argument("names", nargs="*", choices=[*names, []], help="only these; default all")
     parser.add_argument("--device", default="cpu", help="cpu, cuda or xpu; default cpu")
     parser.add_argument("--backend", help="of vae_fast; default the best that runs on the device")
+    parser.add_argument(
+        "--sections", nargs="+", choices=SECTIONS, help="measure only these; default all"
+    )
     parser.add_argument("--quick", action="store_true", help="a few rounds, to see that it works")
     parser.add_argument("--out", type=Path, help="write the results here, no tables")
     return parser
@@ -113,7 +116,7 @@ def main(
     with tempfile.TemporaryDirectory(ignore_cleanup_errors=True) as cache:
         os.environ["TORCHINDUCTOR_CACHE_DIR"] = cache
         start = time.perf_counter()
-        results = measure(plan, chosen)
+        results = measure(plan, options.sections or chosen)
         results["seconds_in_all"] = time.perf_counter() - start
     for verdict in results["targets"]:
         print("  ".join(verdict))
