@@ -58,7 +58,9 @@ def _encoder(variant: Variant) -> None:
 
     rows, cols = variant.shape
     kinds = ("full", variant.logvar, variant.prior, variant.prior)
-    given = tuple(None if kind is None else _make(variant, kind) for kind in kinds)
+    given: tuple[Any, Any, Any, Any] = tuple(  # type: ignore[assignment]
+        None if kind is None else _make(variant, kind) for kind in kinds
+    )
     needs = tuple(tensor is not None for tensor in given)
     grad_kl = torch.empty(rows)
     if variant.op == "gaussian_kl":

@@ -222,9 +222,9 @@ def gaussian_kl_backward(
     call = Call(tensors, mean.shape, event_dims, grads=grads)
     tiling = call.divide()
     made = [call.gradient(tensor, form) for tensor, form in zip(tensors, grads, strict=True)]
-    grad_kl, form = upstream(grad_kl)
+    grad_rows, form = upstream(grad_kl)
     call.run(
-        gaussian_kl_bwd_kernel, grad_kl, *call.tensors, *(place for _, place in made), call.rows,
+        gaussian_kl_bwd_kernel, grad_rows, *call.tensors, *(place for _, place in made), call.rows,
         call.cols, call.tiles, call.row_tiles, *call.strides, GaussianForms(*call.forms), grads,
         form, *bounds, tiling,
     )  # fmt: skip

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import NamedTuple
 
 import triton
@@ -183,7 +184,7 @@ def gaussian_log_likelihood_backward(
     logvar: Tensor | None,
     event_dims: int,
     bounds: tuple[float, float],
-    needs: tuple[bool, ...],
+    needs: Sequence[bool],
     divisor: int = 1,  # of grad_ll
 ) -> tuple[Tensor | None, ...]:
     samples = samples_of(x, mean)
@@ -197,11 +198,11 @@ def gaussian_log_likelihood_backward(
     place_x = None if grad_x is None else call.summed(grad_x, samples)
     made = [call.gradient(t, form) for t, form in zip((mean, logvar), grads[1:], strict=True)]
     rows_fewer = samples > 1 and grad_ll.numel() != call.rows
-    grad_ll, form = upstream(grad_ll)
+    grad_rows, form = upstream(grad_ll)
     if form == ROW_ and rows_fewer:
         form = WRAPPED_
     call.run(
-        gaussian_log_likelihood_bwd_kernel, grad_ll, divisor, *call.tensors, place_x,
+        gaussian_log_likelihood_bwd_kernel, grad_rows, divisor, *call.tensors, place_x,
         *(place for _, place in made), call.rows, call.cols, call.tiles, call.row_tiles,
         call.period, *call.strides, LikelihoodForms(*call.forms), grads, form, *bounds, tiling,
     )  # fmt: skip

@@ -108,7 +108,9 @@ def sdist(place: Path) -> Path:
 def source(sdist: Path, place: Path) -> Path:
     """The unpacked sdist."""
     with tarfile.open(sdist) as archive:
-        archive.extractall(place / "source", filter="data")
+        # Where Python has filters: since 3.12, and in later releases of those before.
+        safely = {"filter": "data"} if hasattr(tarfile, "data_filter") else {}
+        archive.extractall(place / "source", **safely)
     (folder,) = (place / "source").iterdir()
     return folder
 
