@@ -6,6 +6,7 @@ ordinary tensors, with a driver that names a GPU and does not launch.
 
 from __future__ import annotations
 
+import importlib
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any, NamedTuple
@@ -53,26 +54,24 @@ def _make(variant: Variant, kind: str) -> Tensor:
 
 
 def _encoder(variant: Variant) -> None:
-    from vae_fast.kernels.gaussian_kl import gaussian_kl_backward, gaussian_kl_forward
-    from vae_fast.kernels.sample_kl import sample_kl_backward, sample_kl_forward
-
+    kernels = importlib.import_module(f"vae_fast.kernels.{variant.op}")
+    forward = getattr(kernels, f"{variant.op}_forward")
+    backward = getattr(kernels, f"{variant.op}_backward")
     rows, cols = variant.shape
     kinds = ("full", variant.logvar, variant.prior, variant.prior)
-    given: tuple[Any, Any, Any, Any] = tuple(  # type: ignore[assignment]
-        None if kind is None else _make(variant, kind) for kind in kinds
-    )
+    given = [None if kind is None else _make(variant, kind) for kind in kinds]
     needs = tuple(tensor is not None for tensor in given)
     grad_kl = torch.empty(rows)
     if variant.op == "gaussian_kl":
-        gaussian_kl_forward(*given, 1, BOUNDS)
-        gaussian_kl_backward(grad_kl, *given, 1, BOUNDS, needs)
+        forward(*given, 1, BOUNDS)
+        backward(grad_kl, *given, 1, BOUNDS, needs)
         return
     shape = (rows, cols) if variant.samples is None else (variant.samples, rows, cols)
     z = torch.empty(shape, dtype=variant.dtype)
     eps, seed = (z, None) if variant.given else (None, torch.zeros((), dtype=torch.int64))
     options = (eps, seed, variant.samples, 1, 0, BOUNDS)
-    sample_kl_forward(*given, *options)
-    sample_kl_backward(z, grad_kl, *given, *options, needs)
+    forward(*given, *options)
+    backward(z, grad_kl, *given, *options, needs)
 
 
 def _decoder(variant: Variant) -> None:
