@@ -9,7 +9,6 @@ template <class T>
 void run(const NoiseArgs& args, int threads) {
   const Tiling tiling(args.shape);
   const int64_t plane = args.shape.rows * args.shape.cols;
-  prefer_huge_pages(args.eps, args.samples * plane);
   for_each_tile(tiling, threads, false, [&](const Tile& tile, int64_t) {
     NoiseBuffer<T> buffer;
     for (int64_t sample = 0; sample < args.samples; ++sample) {

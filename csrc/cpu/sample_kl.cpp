@@ -19,7 +19,6 @@ void forward(const SampleKLArgs& args, int threads) {
   const Tiling tiling(args.shape);
   const int64_t plane = args.shape.rows * args.shape.cols;
   const bool in_place = args.z.dtype == kDTypeOf<T>;
-  prefer_huge_pages(args.z, args.samples * plane);
   Sink<T> kl(args.kl, tiling);
   for_each_tile(tiling, threads, false, [&](const Tile& tile, int64_t group) {
     Buffer<T> root_buffer, kl_buffer, z_buffer;

@@ -3,7 +3,6 @@
 
 #include <new>
 
-#include "cpu/pages.h"
 #include "cpu/tile.h"
 
 namespace vae_fast::VF_ISA {
@@ -14,12 +13,8 @@ class Sink {
   // own_sums: the caller reads the rows' sums by row_sum and writes the output itself.
   Sink(const Output& output, const Tiling& tiling, bool own_sums = false)
       : output_(output), tiling_(tiling) {
-    if (!wanted()) return;
+    if (!wanted() || output.reduction == Reduction::full) return;
     const Shape shape = tiling.shape();
-    if (output.reduction == Reduction::full) {
-      prefer_huge_pages(output, shape.rows * shape.cols);
-      return;
-    }
     in_output_ = !own_sums && output.reduction == Reduction::row && output.dtype == kDTypeOf<T> &&
                  tiling.tiles_per_row() == 1 && shape.cols > 0;
     if (in_output_) {
