@@ -7,10 +7,6 @@ namespace vae_fast {
 
 enum class DType : int { float64 = 0, float32 = 1, float16 = 2, bfloat16 = 3 };
 
-constexpr int size_of(DType dtype) {
-  return dtype == DType::float64 ? 8 : dtype == DType::float32 ? 4 : 2;
-}
-
 // What an output holds of the values at the elements: each one, or a sum of them.
 enum class Reduction : int {
   full = 0,    // [rows, cols]

@@ -10,6 +10,10 @@
 
 namespace vae_fast {
 
+inline size_t size_of(DType dtype) {
+  return dtype == DType::float64 ? 8 : dtype == DType::float32 ? 4 : 2;
+}
+
 // Half precision by the textbook, independent of the kernels' conversions: values are multiples of
 // 1/64 below 4 where a test needs them exact in every dtype.
 inline double decode(const void* p, DType dtype) {
