@@ -10,19 +10,6 @@
 
 namespace vae_fast::VF_ISA::math {
 
-template <class T>
-struct Expm1 {
-  T expm1;        // e^v - 1
-  T expm1_minus;  // e^v - 1 - v, without cancellation
-};
-
-template <class T>
-struct ExpHalf {
-  T root;         // e^(v/2)
-  T expm1;        // e^v - 1
-  T expm1_minus;  // e^v - 1 - v, without cancellation
-};
-
 using VF_ISA::fma;
 using VF_ISA::max;
 using VF_ISA::min;

@@ -11,19 +11,6 @@
 
 namespace vae_fast::VF_ISA::math {
 
-template <class T>
-struct Expm1 {
-  T expm1;        // e^v - 1
-  T expm1_minus;  // e^v - 1 - v, without cancellation
-};
-
-template <class T>
-struct ExpHalf {
-  T root;         // e^(v/2)
-  T expm1;        // e^v - 1
-  T expm1_minus;  // e^v - 1 - v, without cancellation
-};
-
 VF_FN float exp(float x) { return ::expf(x); }
 VF_FN double exp(double x) { return ::exp(x); }
 
