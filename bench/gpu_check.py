@@ -31,6 +31,8 @@ TESTS = (
     "test_mixed_precision.py", "test_autograd.py", "test_triton.py",
 )  # fmt: skip
 WORKERS = 8
+# Of pytest, where it has run its share: all passed, some failed, none in it. Else it has not.
+RAN = (0, 1, 5)
 
 
 def missing(names: Iterable[str]) -> list[str]:
@@ -81,6 +83,7 @@ def run_tests(
     started = []
     for index in range(workers):
         out, log = folder / f"{name}-{index}.json", folder / f"{name}-{index}.log"
+        out.unlink(missing_ok=True)  # of an earlier check
         variables = environment | {
             "PYTHONPATH": path,
             "VAE_FAST_SHARD": f"{index}/{workers}",
@@ -100,7 +103,8 @@ def run_tests(
         except subprocess.TimeoutExpired:
             process.kill()
             process.wait()
-        made = json.loads(out.read_text()) if out.exists() else None
+        ran = process.returncode in RAN and out.exists()
+        made = json.loads(out.read_text()) if ran else None
         lost = {"passed": 0, "failed": 1, "skipped": 0, "late": 0, "failures": [f"see {log}"]}
         counts.append(made or lost)
     return add(counts)

@@ -66,8 +66,10 @@ def test_what_there_is_no_time_for_is_counted_and_not_passed(tmp_path: Path) -> 
 
 def test_tests_that_did_not_report_have_failed(tmp_path: Path) -> None:
     environment = dict(os.environ, PYTHONPATH="")
+    (tmp_path / "none-0.json").write_text('{"passed": 5, "failed": 0}')  # of an earlier check
     total = gpu_check.run_tests([str(tmp_path / "missing.py")], 1, 5, environment, tmp_path, "none")
-    assert total["failed"] or not total["passed"]
+    assert (total["passed"], total["failed"]) == (0, 1)
+    assert total["failures"] == [f"see {tmp_path / 'none-0.log'}"]
 
 
 def test_what_is_missing_is_named() -> None:
