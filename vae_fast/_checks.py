@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import math
+
 import torch
 from torch import Tensor
 
+from vae_fast._control import NO_CONTROL, KLControl
 from vae_fast._seed import SEED_LIMIT
 
 FLOATING = (torch.float64, torch.float32, torch.float16, torch.bfloat16)
 REDUCTIONS = ("mean", "sum", "none")
+ESTIMATORS = ("reparameterization", "stl", "dreg")
 
 
 def dtype(name: str, value: torch.dtype) -> None:
@@ -57,6 +61,17 @@ def is_simple_broadcast(shape: torch.Size, full: torch.Size, event_dims: int) ->
     )
 
 
+def broadcasts(name: str, value: Tensor, full: torch.Size) -> None:
+    shape = value.shape
+    fits = len(shape) <= len(full) and all(
+        s == f or s == 1 for s, f in zip(reversed(shape), reversed(full), strict=False)
+    )
+    if not fits:
+        raise ValueError(
+            f"{name} must have a shape that broadcasts to {tuple(full)}; got {tuple(shape)}"
+        )
+
+
 def broadcastable(
     name: str, value: Tensor, full: torch.Size, event_dims: int, device: torch.device
 ) -> Tensor:
@@ -69,13 +84,7 @@ def broadcastable(
     shape = value.shape
     if shape == full:
         return value
-    fits = len(shape) <= len(full) and all(
-        s == f or s == 1 for s, f in zip(reversed(shape), reversed(full), strict=False)
-    )
-    if not fits:
-        raise ValueError(
-            f"{name} must have a shape that broadcasts to {tuple(full)}; got {tuple(shape)}"
-        )
+    broadcasts(name, value, full)
     if is_simple_broadcast(shape, full, event_dims):
         return value
     wide = value if value.dtype is torch.float64 else value.to(torch.float32)
@@ -111,6 +120,25 @@ def bounds(logvar_min: float, logvar_max: float) -> tuple[float, float]:
             f"logvar_min must be at most logvar_max; got {logvar_min} and {logvar_max}"
         )
     return logvar_min, logvar_max
+
+
+def kl_control(free_bits: float | None, balance: float | None) -> KLControl:
+    if free_bits is None and balance is None:
+        return NO_CONTROL
+    if free_bits is not None and not 0 <= free_bits < math.inf:
+        raise ValueError(f"free_bits must be finite and at least 0, in nats; got {free_bits}")
+    if balance is not None and not 0 <= balance <= 1:
+        raise ValueError(f"balance must be from 0 to 1; got {balance}")
+    return KLControl(
+        -math.inf if free_bits is None else float(free_bits),
+        1.0 if balance is None else 1.0 - balance,
+        1.0 if balance is None else float(balance),
+    )
+
+
+def one_of(name: str, value: object, choices: tuple[str, ...]) -> None:
+    if value not in choices:
+        raise ValueError(f"{name} must be one of {', '.join(map(repr, choices))}; got {value!r}")
 
 
 def beta(value: object) -> None:

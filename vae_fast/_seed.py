@@ -52,3 +52,10 @@ def to_tensor(seed: int | Tensor, device: torch.device) -> Tensor:
 def to_int(seed: int | Tensor) -> int:
     """``seed`` as an int in [0, 2**64). Reads a tensor's value, so a GPU tensor is waited for."""
     return seed if isinstance(seed, int) else int(seed) % SEED_LIMIT
+
+
+def kept(seed: int | Tensor | None) -> int | Tensor | None:
+    """``seed`` as a backward pass needs it: with today's bits, whatever is written to it later."""
+    if not isinstance(seed, Tensor):
+        return seed
+    return seed.clone() if seed.device.type != "cpu" else to_int(seed)

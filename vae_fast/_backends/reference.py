@@ -7,9 +7,12 @@ computed in float32. ``event_dims`` counts the rightmost dimensions that one row
 from __future__ import annotations
 
 import math
+from typing import Any
 
 import torch
 from torch import Tensor
+
+from vae_fast._control import KLControl
 
 LN_2PI = math.log(2 * math.pi)
 _MASK = 0xFFFFFFFF
@@ -59,13 +62,14 @@ def noise(
     row_offset: int,
     dtype: torch.dtype,
     device: torch.device,
+    sample_offset: int = 0,
 ) -> Tensor:  # shape, behind num_samples where that is given
     count = math.prod(shape)
     first = row_offset * math.prod(shape[len(shape) - event_dims :])
     offset = first % 4
     blocks = torch.arange((offset + count + 3) // 4, device=device)
     blocks = blocks + ((first // 4) & (2**62 - 1))
-    samples = torch.arange(num_samples or 1, device=device)[:, None]
+    samples = sample_offset + torch.arange(num_samples or 1, device=device)[:, None]
     counter = torch.broadcast_tensors(
         blocks & _MASK, blocks >> 32, samples, torch.zeros_like(blocks)
     )
@@ -76,12 +80,68 @@ def noise(
     return eps.reshape(shape if num_samples is None else (num_samples, *shape))
 
 
-def _sum_event(terms: Tensor, event_dims: int) -> Tensor:
+def sum_event(terms: Tensor, event_dims: int) -> Tensor:
     return terms.flatten(terms.dim() - event_dims).sum(-1) if event_dims else terms
 
 
-def _clamped(logvar: Tensor, dtype: torch.dtype, bounds: tuple[float, float]) -> Tensor:
+def clamped(logvar: Tensor, dtype: torch.dtype, bounds: tuple[float, float]) -> Tensor:
     return logvar.to(dtype).clamp(*bounds)
+
+
+class _ScaleGradient(torch.autograd.Function):
+    """The identity, whose gradient is multiplied by a number."""
+
+    @staticmethod
+    def forward(ctx: Any, tensor: Tensor, scale: float) -> Tensor:
+        ctx.scale = scale
+        return tensor.view_as(tensor)
+
+    @staticmethod
+    def backward(ctx: Any, gradient: Tensor) -> Any:
+        return gradient * ctx.scale, None
+
+
+def _weighted(tensor: Any, weight: float) -> Any:
+    """The tensor, if any, through which gradients are multiplied by ``weight``."""
+    return tensor if tensor is None or weight == 1.0 else _ScaleGradient.apply(tensor, weight)
+
+
+def _kl_elements(
+    mean: Tensor,  # [*batch, *event]
+    logvar: Tensor,  # broadcastable to mean
+    prior_mean: Tensor | None,  # broadcastable to mean
+    prior_logvar: Tensor | None,  # broadcastable to mean
+    bounds: tuple[float, float],
+) -> Tensor:  # [*batch, *event]
+    dtype = compute_dtype(mean, logvar, prior_mean, prior_logvar)
+    m, v = mean.to(dtype), clamped(logvar, dtype, bounds)
+    if prior_mean is not None:
+        m = m - prior_mean.to(dtype)
+    if prior_logvar is None:
+        square = m * m
+    else:
+        v_p = clamped(prior_logvar, dtype, bounds)
+        square, v = m * m * torch.exp(-v_p), v - v_p
+    return 0.5 * (square + (torch.expm1(v) - v))
+
+
+def _controlled_kl(
+    mean: Tensor,  # [*batch, *event]
+    logvar: Tensor,  # broadcastable to mean
+    prior_mean: Tensor | None,  # broadcastable to mean
+    prior_logvar: Tensor | None,  # broadcastable to mean
+    bounds: tuple[float, float],
+    control: KLControl,
+) -> Tensor:  # [*batch, *event]
+    """The KL of each element, no less than the floor, with its gradients weighted."""
+    posterior, prior = control.posterior_weight, control.prior_weight
+    elements = _kl_elements(
+        _weighted(mean, posterior), _weighted(logvar, posterior), _weighted(prior_mean, prior),
+        _weighted(prior_logvar, prior), bounds,
+    )  # fmt: skip
+    if control.floor > -math.inf:
+        elements = torch.where(elements < control.floor, control.floor, elements)
+    return elements
 
 
 def gaussian_kl(
@@ -91,17 +151,30 @@ def gaussian_kl(
     prior_logvar: Tensor | None,  # broadcastable to mean
     event_dims: int,
     bounds: tuple[float, float],
+    control: KLControl,
 ) -> Tensor:  # [*batch]
-    dtype = compute_dtype(mean, logvar, prior_mean, prior_logvar)
-    m, v = mean.to(dtype), _clamped(logvar, dtype, bounds)
-    if prior_mean is not None:
-        m = m - prior_mean.to(dtype)
-    if prior_logvar is None:
-        square = m * m
-    else:
-        v_p = _clamped(prior_logvar, dtype, bounds)
-        square, v = m * m * torch.exp(-v_p), v - v_p
-    return _sum_event(0.5 * (square + (torch.expm1(v) - v)), event_dims)
+    elements = _controlled_kl(mean, logvar, prior_mean, prior_logvar, bounds, control)
+    return sum_event(elements, event_dims)
+
+
+def noise_of(
+    mean: Tensor,
+    eps: Tensor | None,
+    seed: int | Tensor | None,
+    num_samples: int | None,
+    event_dims: int,
+    row_offset: int,
+    dtype: torch.dtype,
+    sample_offset: int = 0,
+) -> Tensor:
+    """The noise of samples from a Gaussian with this mean: as given, or the seed's."""
+    if eps is not None:
+        return eps.to(dtype)
+    assert seed is not None
+    return noise(
+        tuple(mean.shape), event_dims, num_samples, seed, row_offset, dtype, mean.device,
+        sample_offset,
+    )  # fmt: skip
 
 
 def sample_kl(
@@ -115,16 +188,27 @@ def sample_kl(
     event_dims: int,
     row_offset: int,
     bounds: tuple[float, float],
-) -> tuple[Tensor, Tensor]:  # z [*batch, *event], behind num_samples where given; kl [*batch]
+    control: KLControl,
+    return_dims: bool,
+) -> tuple[Tensor, Tensor, Tensor | None]:
+    """z [*batch, *event], behind num_samples where given; kl [*batch]; and its sum over the batch
+    [*event], where asked for."""
     dtype = compute_dtype(mean, logvar, prior_mean, prior_logvar)
-    if eps is None:
-        assert seed is not None
-        shape = tuple(mean.shape)
-        eps = noise(shape, event_dims, num_samples, seed, row_offset, dtype, mean.device)
+    eps = noise_of(mean, eps, seed, num_samples, event_dims, row_offset, dtype)
     m, v = mean.to(dtype), logvar.to(dtype)  # once, so that their gradients are summed unrounded
-    z = m + torch.exp(0.5 * v.clamp(*bounds)) * eps.to(dtype)
-    kl = gaussian_kl(m, v, prior_mean, prior_logvar, event_dims, bounds)
-    return z.to(mean.dtype), kl
+    z = m + torch.exp(0.5 * v.clamp(*bounds)) * eps
+    elements = _controlled_kl(m, v, prior_mean, prior_logvar, bounds, control)
+    batch_dims = mean.dim() - event_dims
+    dims = None
+    if return_dims:
+        dims = elements.flatten(0, batch_dims - 1).sum(0) if batch_dims else elements
+    return z.to(mean.dtype), sum_event(elements, event_dims), dims
+
+
+def squared_error(x: Tensor, mean: Tensor, event_dims: int) -> Tensor:
+    """The sum of (x - mean)^2 over a row, [*batch] of mean."""
+    dtype = compute_dtype(x, mean)
+    return sum_event((x.to(dtype) - mean.to(dtype)) ** 2, event_dims)
 
 
 def gaussian_log_likelihood(
@@ -137,9 +221,9 @@ def gaussian_log_likelihood(
     dtype = compute_dtype(x, mean, logvar)
     square = (x.to(dtype) - mean.to(dtype)) ** 2
     if logvar is not None:
-        v = _clamped(logvar, dtype, bounds)
+        v = clamped(logvar, dtype, bounds)
         square = v + square * torch.exp(-v)
-    return _sum_event(-0.5 * (LN_2PI + square), event_dims)
+    return sum_event(-0.5 * (LN_2PI + square), event_dims)
 
 
 def negative_elbo(

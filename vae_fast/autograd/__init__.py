@@ -14,6 +14,7 @@ import torch
 from torch import Tensor
 
 from vae_fast import _backends
+from vae_fast._control import KLControl
 
 _PLAIN = (Tensor, torch.nn.Parameter, torch.nn.Buffer)
 
@@ -115,13 +116,24 @@ def backward_runner(function: str) -> Callable[..., tuple[Tensor, ...]]:
 
     def run(*arguments: Any) -> tuple[Tensor, ...]:
         *options, logvar_min, logvar_max, backend, needs = arguments
-        like = next(t for t in options if t is not None)
         gradients = getattr(_backends.get(backend), function)(
             *options, (logvar_min, logvar_max), tuple(needs)
         )
-        return tuple(like.new_empty(0) if g is None else g for g in gradients)
+        return as_tensors(gradients, options)
 
     return run
+
+
+def as_tensors(gradients: Sequence[Tensor | None], inputs: Sequence[Any]) -> tuple[Tensor, ...]:
+    """The gradients, an empty tensor for each that was not asked for."""
+    like = next(t for t in inputs if isinstance(t, Tensor))
+    return tuple(like.new_empty(0) if g is None else g for g in gradients)
+
+
+def with_control(arguments: Sequence[Any]) -> tuple[Any, ...]:
+    """The arguments of a registered op with a KL, its last five as the backends take them."""
+    *others, logvar_min, logvar_max, floor, posterior_weight, prior_weight = arguments
+    return *others, (logvar_min, logvar_max), KLControl(floor, posterior_weight, prior_weight)
 
 
 def fake_gradients(

@@ -10,21 +10,22 @@ from torch import Tensor
 
 from vae_fast import _backends
 from vae_fast._backends.reference import compute_dtype
+from vae_fast._control import KLControl
 from vae_fast.autograd import (
     apply_of,
+    as_tensors,
     asked_for,
-    backward_runner,
     fake_gradients,
     first_order,
     register,
     register_backward,
-    runner,
     uses_dispatcher,
+    with_control,
 )
 
 _ARGUMENTS = (
     "Tensor mean, Tensor logvar, Tensor? prior_mean, Tensor? prior_logvar, int event_dims, "
-    "float logvar_min, float logvar_max, str backend"
+    "float logvar_min, float logvar_max, float floor, float posterior_weight, float prior_weight"
 )
 
 
@@ -36,14 +37,13 @@ class GaussianKL(torch.autograd.Function):
         logvar: Tensor,
         prior_mean: Tensor | None,
         prior_logvar: Tensor | None,
-        event_dims: int,
-        bounds: tuple[float, float],
+        options: tuple[Any, ...],  # from event_dims to the control, as the backend takes them
         backend: ModuleType,
     ) -> Tensor:
         inputs = (mean, logvar, prior_mean, prior_logvar)
         ctx.save_for_backward(*inputs)
-        ctx.options, ctx.backend = (event_dims, bounds), backend
-        return backend.gaussian_kl_forward(*inputs, event_dims, bounds)
+        ctx.options, ctx.backend = options, backend
+        return backend.gaussian_kl_forward(*inputs, *options)
 
     @staticmethod
     def backward(ctx: Any, grad_kl: Tensor) -> Any:
@@ -53,7 +53,7 @@ class GaussianKL(torch.autograd.Function):
         )
         if torch.is_grad_enabled():
             gradients = first_order("gaussian_kl", gradients, grad_kl, *inputs)
-        return *gradients, None, None, None
+        return *gradients, None, None
 
 
 _apply = apply_of(GaussianKL)
@@ -66,12 +66,13 @@ def gaussian_kl(
     prior_logvar: Tensor | None,
     event_dims: int,
     bounds: tuple[float, float],
+    control: KLControl,
     backend: str,
 ) -> Tensor:
     inputs = (mean, logvar, prior_mean, prior_logvar)
     if uses_dispatcher(*inputs):
-        return _gaussian_kl_op(*inputs, event_dims, *bounds, backend)
-    return _apply(*inputs, event_dims, bounds, _backends.get(backend))
+        return _gaussian_kl_op(*inputs, event_dims, *bounds, *control, backend)
+    return _apply(*inputs, (event_dims, bounds, control), _backends.get(backend))
 
 
 def _fake(
@@ -90,6 +91,17 @@ def _fake_backward(grad_kl: Tensor, *arguments: Any) -> tuple[Tensor, ...]:
     return fake_gradients(arguments[-1], (grad_kl,), arguments[:4])
 
 
+def _run(*arguments: Any) -> Tensor:
+    *inputs, backend = arguments
+    return _backends.get(backend).gaussian_kl_forward(*with_control(inputs))
+
+
+def _run_backward(*arguments: Any) -> tuple[Tensor, ...]:
+    *inputs, backend, needs = arguments
+    gradients = _backends.get(backend).gaussian_kl_backward(*with_control(inputs), tuple(needs))
+    return as_tensors(gradients, inputs)
+
+
 def _setup_context(ctx: Any, inputs: tuple[Any, ...], output: Any) -> None:
     ctx.save_for_backward(*inputs[:4])
     ctx.options = inputs[4:]
@@ -101,13 +113,12 @@ def _backward(ctx: Any, grad_kl: Tensor) -> Any:
     return *asked_for(needs, gradients), *(None,) * len(ctx.options)
 
 
-_gaussian_kl_op = register(
-    "gaussian_kl", f"({_ARGUMENTS}) -> Tensor", runner("gaussian_kl_forward"), _fake
-)
+_gaussian_kl_op = register("gaussian_kl", f"({_ARGUMENTS}, str backend) -> Tensor", _run, _fake)
 _gaussian_kl_op.register_autograd(_backward, setup_context=_setup_context)
 _gaussian_kl_backward_op = register_backward(
     "gaussian_kl_backward",
-    f"(Tensor grad_kl, {_ARGUMENTS}, bool[] needs) -> (Tensor, Tensor, Tensor, Tensor)",
-    backward_runner("gaussian_kl_backward"),
+    f"(Tensor grad_kl, {_ARGUMENTS}, str backend, bool[] needs) "
+    "-> (Tensor, Tensor, Tensor, Tensor)",
+    _run_backward,
     _fake_backward,
 )

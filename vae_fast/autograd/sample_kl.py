@@ -10,21 +10,22 @@ from torch import Tensor
 
 from vae_fast import _backends, _seed
 from vae_fast._backends.reference import compute_dtype
+from vae_fast._control import KLControl
 from vae_fast.autograd import (
     apply_of,
+    as_tensors,
     asked_for,
-    backward_runner,
     fake_gradients,
     first_order,
     register,
     register_backward,
-    runner,
     uses_dispatcher,
+    with_control,
 )
 
 _OPTIONS = (
     "Tensor? eps, Tensor? seed, SymInt? num_samples, int event_dims, SymInt row_offset, "
-    "float logvar_min, float logvar_max, str backend"
+    "float logvar_min, float logvar_max, float floor, float posterior_weight, float prior_weight"
 )
 _INPUTS = "Tensor mean, Tensor logvar, Tensor? prior_mean, Tensor? prior_logvar"
 
@@ -38,23 +39,29 @@ class SampleKL(torch.autograd.Function):
         prior_mean: Tensor | None,
         prior_logvar: Tensor | None,
         eps: Tensor | None,
-        options: tuple[Any, ...],  # from the seed to the bounds, as the backend takes them
+        options: tuple[Any, ...],  # from the seed to the control, as the backend takes them
+        return_dims: bool,
         backend: ModuleType,
-    ) -> tuple[Tensor, Tensor]:
+    ) -> tuple[Tensor, Tensor, Tensor | None]:
         ctx.save_for_backward(mean, logvar, prior_mean, prior_logvar, eps)
         ctx.options, ctx.backend = options, backend
         ctx.set_materialize_grads(False)
-        return backend.sample_kl_forward(mean, logvar, prior_mean, prior_logvar, eps, *options)
+        return backend.sample_kl_forward(
+            mean, logvar, prior_mean, prior_logvar, eps, *options, return_dims
+        )
 
     @staticmethod
-    def backward(ctx: Any, grad_z: Tensor | None, grad_kl: Tensor | None) -> Any:
+    def backward(
+        ctx: Any, grad_z: Tensor | None, grad_kl: Tensor | None, grad_dims: Tensor | None
+    ) -> Any:
         inputs = ctx.saved_tensors
         gradients = ctx.backend.sample_kl_backward(
-            grad_z, grad_kl, *inputs, *ctx.options, ctx.needs_input_grad[:4]
+            grad_z, grad_kl, grad_dims, *inputs, *ctx.options, ctx.needs_input_grad[:4]
         )
         if torch.is_grad_enabled():
-            gradients = first_order("sample_kl", gradients, grad_z, grad_kl, *inputs)
-        return *gradients, None, None, None
+            upstream = (grad_z, grad_kl, grad_dims)
+            gradients = first_order("sample_kl", gradients, *upstream, *inputs)
+        return *gradients, None, None, None, None
 
 
 _apply = apply_of(SampleKL)
@@ -71,18 +78,21 @@ def sample_kl(
     event_dims: int,
     row_offset: int,
     bounds: tuple[float, float],
+    control: KLControl,
+    return_dims: bool,
     backend: str,
-) -> tuple[Tensor, Tensor]:
+) -> tuple[Tensor, Tensor, Tensor | None]:
     if uses_dispatcher(mean, logvar, prior_mean, prior_logvar, eps):
         seed = None if seed is None else _seed.to_tensor(seed, mean.device)
-        return _sample_kl_op(
+        z, kl, dims = _sample_kl_op(
             mean, logvar, prior_mean, prior_logvar, eps, seed, num_samples, event_dims, row_offset,
-            *bounds, backend,
+            *bounds, *control, return_dims, backend,
         )  # fmt: skip
-    if isinstance(seed, Tensor):  # the backward pass needs today's bits, whatever comes later
-        seed = seed.clone() if seed.device.type != "cpu" else _seed.to_int(seed)
-    options = (seed, num_samples, event_dims, row_offset, bounds)
-    return _apply(mean, logvar, prior_mean, prior_logvar, eps, options, _backends.get(backend))
+        return z, kl, dims if return_dims else None
+    options = (_seed.kept(seed), num_samples, event_dims, row_offset, bounds, control)
+    return _apply(
+        mean, logvar, prior_mean, prior_logvar, eps, options, return_dims, _backends.get(backend)
+    )
 
 
 def _fake(
@@ -94,40 +104,64 @@ def _fake(
     seed: Tensor | None,
     num_samples: int | None,
     event_dims: int,
-    *_options: Any,
-) -> tuple[Tensor, Tensor]:
+    *options: Any,
+) -> tuple[Tensor, Tensor, Tensor]:
     shape = mean.shape if num_samples is None else (num_samples, *mean.shape)
-    batch = mean.shape[: mean.dim() - event_dims]
     dtype = compute_dtype(mean, logvar, prior_mean, prior_logvar)
-    return mean.new_empty(shape), mean.new_empty(batch, dtype=dtype)
+    split, return_dims = mean.dim() - event_dims, options[-2]
+    return (
+        mean.new_empty(shape),
+        mean.new_empty(mean.shape[:split], dtype=dtype),
+        mean.new_empty(mean.shape[split:] if return_dims else (0,), dtype=dtype),
+    )
 
 
 def _fake_backward(
-    grad_z: Tensor | None, grad_kl: Tensor | None, *arguments: Any
+    grad_z: Tensor | None, grad_kl: Tensor | None, grad_dims: Tensor | None, *arguments: Any
 ) -> tuple[Tensor, ...]:
-    return fake_gradients(arguments[-1], (grad_z, grad_kl), arguments[:4])
+    return fake_gradients(arguments[-1], (grad_z, grad_kl, grad_dims), arguments[:4])
+
+
+def _run(*arguments: Any) -> tuple[Tensor, Tensor, Tensor]:
+    *inputs, return_dims, backend = arguments
+    z, kl, dims = _backends.get(backend).sample_kl_forward(*with_control(inputs), return_dims)
+    return z, kl, kl.new_empty(0) if dims is None else dims
+
+
+def _run_backward(*arguments: Any) -> tuple[Tensor, ...]:
+    *inputs, backend, needs = arguments
+    gradients = _backends.get(backend).sample_kl_backward(*with_control(inputs), tuple(needs))
+    return as_tensors(gradients, inputs)
 
 
 def _setup_context(ctx: Any, inputs: tuple[Any, ...], output: Any) -> None:
     ctx.save_for_backward(*inputs[:6])
-    ctx.options = inputs[6:]
+    *ctx.options, ctx.return_dims, ctx.backend = inputs[6:]
     ctx.set_materialize_grads(False)
 
 
-def _backward(ctx: Any, grad_z: Tensor | None, grad_kl: Tensor | None) -> Any:
+def _backward(
+    ctx: Any, grad_z: Tensor | None, grad_kl: Tensor | None, grad_dims: Tensor | None
+) -> Any:
     needs = [bool(need) for need in ctx.needs_input_grad[:4]]
-    gradients = _sample_kl_backward_op(grad_z, grad_kl, *ctx.saved_tensors, *ctx.options, needs)
-    return *asked_for(needs, gradients), *(None,) * (2 + len(ctx.options))
+    gradients = _sample_kl_backward_op(
+        grad_z, grad_kl, grad_dims if ctx.return_dims else None, *ctx.saved_tensors, *ctx.options,
+        ctx.backend, needs,
+    )  # fmt: skip
+    return *asked_for(needs, gradients), *(None,) * (4 + len(ctx.options))
 
 
 _sample_kl_op = register(
-    "sample_kl", f"({_INPUTS}, {_OPTIONS}) -> (Tensor, Tensor)", runner("sample_kl_forward"), _fake
+    "sample_kl",
+    f"({_INPUTS}, {_OPTIONS}, bool return_dims, str backend) -> (Tensor, Tensor, Tensor)",
+    _run,
+    _fake,
 )
 _sample_kl_op.register_autograd(_backward, setup_context=_setup_context)
 _sample_kl_backward_op = register_backward(
     "sample_kl_backward",
-    f"(Tensor? grad_z, Tensor? grad_kl, {_INPUTS}, {_OPTIONS}, bool[] needs) "
-    "-> (Tensor, Tensor, Tensor, Tensor)",
-    backward_runner("sample_kl_backward"),
+    f"(Tensor? grad_z, Tensor? grad_kl, Tensor? grad_dims, {_INPUTS}, {_OPTIONS}, str backend, "
+    "bool[] needs) -> (Tensor, Tensor, Tensor, Tensor)",
+    _run_backward,
     _fake_backward,
 )

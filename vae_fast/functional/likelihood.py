@@ -1,0 +1,190 @@
+"""The decoder's ops: the likelihood of the data, and the loss."""
+
+from __future__ import annotations
+
+from torch import Tensor
+
+from vae_fast import _backends, _checks
+from vae_fast._backends import reference
+from vae_fast.autograd.gaussian_log_likelihood import (
+    gaussian_log_likelihood as _gaussian_log_likelihood,
+)
+from vae_fast.autograd.negative_elbo import negative_elbo as _negative_elbo
+from vae_fast.autograd.squared_error import squared_error as _squared_error
+from vae_fast.functional.kl import LOGVAR_MAX, LOGVAR_MIN
+
+
+def _data_arguments(x: Tensor, mean: Tensor, event_dims: int | None) -> int:
+    """Checks data beside a decoder's mean; the event dims to use."""
+    _checks.tensor("mean", mean)
+    _checks.tensor("x", x, mean.device)
+    if x.shape != mean.shape and x.shape != mean.shape[1:]:
+        raise ValueError(
+            "x must have the shape of mean, with or without mean's leading sample axis, "
+            f"{tuple(mean.shape)}; got {tuple(x.shape)}"
+        )
+    return _checks.event_dims("x", event_dims, x.shape)
+
+
+def _likelihood_arguments(
+    x: Tensor, mean: Tensor, logvar: Tensor | None, event_dims: int | None
+) -> tuple[Tensor | None, int]:
+    """Checks what the likelihoods share; the log-variance and the event dims to use."""
+    event_dims = _data_arguments(x, mean, event_dims)
+    if logvar is not None:
+        logvar = _checks.broadcastable("logvar", logvar, mean.shape, event_dims, mean.device)
+    return logvar, event_dims
+
+
+def gaussian_log_likelihood(
+    x: Tensor,
+    mean: Tensor,
+    logvar: Tensor | None = None,
+    *,
+    event_dims: int | None = None,
+    logvar_min: float = LOGVAR_MIN,
+    logvar_max: float = LOGVAR_MAX,
+    backend: str | None = None,
+) -> Tensor:
+    r"""Log-density of x under a diagonal Gaussian, summed over each row's event.
+
+    .. math:: ll_n = -Σ_d ½(\ln 2π + v + (x - m)^2 e^{-v})
+
+    Args:
+        x: ``[*batch, *event]``; or without ``mean``'s leading sample axis, over which it is
+            broadcast.
+        mean: m, ``[*batch, *event]``.
+        logvar: v, broadcastable to ``mean`` (an event shape or a scalar is a shared variance,
+            whose gradient is the sum); None: unit variance.
+        event_dims: how many rightmost dimensions a row's sum runs over; default all but the first
+            of x.
+        logvar_min: lower clamp of v; its gradient is 0 outside.
+        logvar_max: upper clamp of v.
+        backend: as in ``sample_kl``.
+
+    Returns:
+        ll in nats, ``[*batch]`` of ``mean``, float32 (float64 where an input is).
+
+    Raises:
+        TypeError, ValueError, BackendUnavailableError: as ``sample_kl``.
+    """
+    logvar, event_dims = _likelihood_arguments(x, mean, logvar, event_dims)
+    bounds = _checks.bounds(logvar_min, logvar_max)
+    name = _backends.choose(backend, mean.device)
+    if name == "reference":
+        return reference.gaussian_log_likelihood(x, mean, logvar, event_dims, bounds)
+    return _gaussian_log_likelihood(x, mean, logvar, event_dims, bounds, name)
+
+
+def squared_error(
+    x: Tensor, mean: Tensor, *, event_dims: int | None = None, backend: str | None = None
+) -> Tensor:
+    r"""Squared distance of x from a decoder's mean, summed over each row's event.
+
+    .. math:: s_n = Σ_d (x - m)^2
+
+    The variance that a shared one is best set to is the mean of it over all elements,
+    σ² = Σ_n s_n / (N D), at which the log-likelihood of the batch is -N D/2 (ln 2πσ² + 1).
+
+    Args:
+        x, mean, event_dims, backend: as in ``gaussian_log_likelihood``.
+
+    Returns:
+        s, ``[*batch]`` of ``mean``, float32 (float64 where an input is).
+
+    Raises:
+        TypeError, ValueError, BackendUnavailableError: as ``sample_kl``.
+
+    Source: Rybkin, Daniilidis & Levine 2021, "Simple and effective VAE training with calibrated
+    decoders".
+    """
+    event_dims = _data_arguments(x, mean, event_dims)
+    name = _backends.choose(backend, mean.device)
+    if name == "reference":
+        return reference.squared_error(x, mean, event_dims)
+    return _squared_error(x, mean, event_dims, name)
+
+
+def negative_elbo_terms(
+    x: Tensor,
+    mean: Tensor,
+    logvar: Tensor | None,
+    kl: Tensor,
+    *,
+    beta: float | Tensor = 1.0,
+    reduction: str = "mean",
+    event_dims: int | None = None,
+    logvar_min: float = LOGVAR_MIN,
+    logvar_max: float = LOGVAR_MAX,
+    backend: str | None = None,
+) -> tuple[Tensor, Tensor]:
+    """``negative_elbo`` and, of the same pass, the log-likelihood of each row.
+
+    Returns:
+        The loss, and ll in nats, ``[*batch]``, averaged over a sample axis and detached.
+    """
+    logvar, event_dims = _likelihood_arguments(x, mean, logvar, event_dims)
+    batch_shape = x.shape[: x.dim() - event_dims]
+    _checks.tensor("kl", kl, mean.device)
+    if kl.shape != batch_shape:
+        raise ValueError(
+            f"kl must have the batch shape {tuple(batch_shape)}; got {tuple(kl.shape)}"
+        )
+    if reduction not in _checks.REDUCTIONS:
+        raise ValueError(f"reduction must be 'mean', 'sum' or 'none'; got {reduction!r}")
+    _checks.beta(beta)
+    bounds = _checks.bounds(logvar_min, logvar_max)
+    name = _backends.choose(backend, mean.device)
+    arguments = (x, mean, logvar, kl, beta, reduction, event_dims, bounds)
+    if name == "reference":
+        loss, log_likelihood = reference.negative_elbo(*arguments)
+        return loss, log_likelihood.detach()
+    return _negative_elbo(*arguments, name)
+
+
+def negative_elbo(
+    x: Tensor,
+    mean: Tensor,
+    logvar: Tensor | None,
+    kl: Tensor,
+    *,
+    beta: float | Tensor = 1.0,
+    reduction: str = "mean",
+    event_dims: int | None = None,
+    logvar_min: float = LOGVAR_MIN,
+    logvar_max: float = LOGVAR_MAX,
+    backend: str | None = None,
+) -> Tensor:
+    r"""The loss of a Gaussian VAE: β·KL minus the log-likelihood, reduced over rows.
+
+    .. math:: loss = R_n(β·kl_n - ll_n)
+
+    For "mean" and "sum" the gradients of ``mean`` and ``logvar`` are made in the forward pass, in
+    the one trip over memory that computes the loss. Two passes are taken for float16, whose
+    unscaled gradients would underflow, where x needs a gradient, and under torch.compile.
+
+    Args:
+        x: ``[*batch, *event]``.
+        mean: m of p(x|z), of x's shape, or with a leading sample axis, over which the
+            log-likelihood is averaged.
+        logvar: v of p(x|z), as in ``gaussian_log_likelihood``; None: unit variance.
+        kl: ``[*batch]``, as ``sample_kl`` gives it.
+        beta: β, a number or a 0-dim tensor (which never recompiles a compiled caller).
+        reduction: R, over rows: "mean", "sum" or "none".
+        event_dims: as in ``gaussian_log_likelihood``.
+        logvar_min: lower clamp of v; its gradient is 0 outside.
+        logvar_max: upper clamp of v.
+        backend: as in ``sample_kl``.
+
+    Returns:
+        The loss in nats, 0-dim, or ``[*batch]`` for "none"; float32 (float64 where an input is).
+
+    Raises:
+        TypeError, ValueError, BackendUnavailableError: as ``sample_kl``.
+
+    Source: Kingma & Welling 2014, equation 7; β after Higgins et al. 2017, "beta-VAE".
+    """
+    return negative_elbo_terms(
+        x, mean, logvar, kl, beta=beta, reduction=reduction, event_dims=event_dims,
+        logvar_min=logvar_min, logvar_max=logvar_max, backend=backend,
+    )[0]  # fmt: skip
