@@ -16,10 +16,10 @@ from vae_fast import FusedVAE
 def functions(setting: Setting) -> Mapping[str, Function]:
     backend = setting.backend
 
-    def sample_kl(mean: Tensor, logvar: Tensor, eps: Tensor | None = None) -> tuple[Tensor, Tensor]:
+    def sample_kl(mean: Tensor, logvar: Tensor, eps: Tensor | None = None) -> tuple[Tensor, ...]:
         return F.sample_kl(mean, logvar, eps=eps, backend=backend)
 
-    def packed_sample_kl(parameters: Tensor) -> tuple[Tensor, Tensor]:
+    def packed_sample_kl(parameters: Tensor) -> tuple[Tensor, ...]:
         mean, logvar = parameters.chunk(2, dim=1)
         return F.sample_kl(mean, logvar, backend=backend)
 

@@ -51,12 +51,11 @@ class SquaredError(torch.autograd.Function):
 
     @staticmethod
     def backward(ctx: Any, gradient: Tensor) -> Any:
-        inputs = ctx.saved_tensors
-        gradients = _gradients(
-            ctx.backend, gradient, *inputs, ctx.event_dims, ctx.needs_input_grad[:2]
-        )
+        x, mean = ctx.saved_tensors
+        needs = ctx.needs_input_grad[:2]
+        gradients = _gradients(ctx.backend, gradient, x, mean, ctx.event_dims, needs)
         if torch.is_grad_enabled():
-            gradients = first_order("squared_error", gradients, gradient, *inputs)
+            gradients = first_order("squared_error", gradients, gradient, x, mean)
         return *gradients, None, None
 
 
