@@ -96,12 +96,13 @@ def sample_log_weights(
 def importance_weighted_elbo(log_weights: Tensor) -> tuple[Tensor, Tensor]:
     """ln of the mean over the first dimension [*batch]; normalised weights [K, *batch]."""
     log_weights = log_weights.to(compute_dtype(log_weights))
-    total = torch.logsumexp(log_weights, 0)
-    bound = total - math.log(log_weights.shape[0])
-    with torch.no_grad():  # weights of 0 where every one is 0
-        shift = torch.where(total == -math.inf, torch.zeros_like(total), total)
-        weights = torch.exp(log_weights - shift)
-    return bound, weights
+    top = log_weights.detach().amax(0)
+    impossible = top == -math.inf
+    ratios = torch.exp(log_weights - torch.where(impossible, torch.zeros_like(top), top))
+    total = torch.where(impossible, torch.ones_like(top), ratios.sum(0))
+    bound = top + torch.log(total / log_weights.shape[0])
+    # An infinite `top` is the bound itself; its gradient and weights are 0 below, NaN above.
+    return torch.where(top.isinf(), top, bound), (ratios / total).detach()
 
 
 class _Attach(torch.autograd.Function):
