@@ -91,10 +91,15 @@ def clamped(logvar: Tensor, dtype: torch.dtype, bounds: tuple[float, float]) -> 
 class _ScaleGradient(torch.autograd.Function):
     """The identity, whose gradient is multiplied by a number."""
 
+    generate_vmap_rule = True
+
     @staticmethod
-    def forward(ctx: Any, tensor: Tensor, scale: float) -> Tensor:
-        ctx.scale = scale
+    def forward(tensor: Tensor, scale: float) -> Tensor:
         return tensor.view_as(tensor)
+
+    @staticmethod
+    def setup_context(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> None:
+        ctx.scale = inputs[1]
 
     @staticmethod
     def backward(ctx: Any, gradient: Tensor) -> Any:
