@@ -13,6 +13,7 @@ namespace vae_fast::VF_ISA::math {
 using VF_ISA::fma;
 using VF_ISA::max;
 using VF_ISA::min;
+using VF_ISA::select_below;
 using VF_ISA::select_equal;
 using VF_ISA::sqrt;
 
@@ -21,6 +22,9 @@ VF_FN double sqrt(double a) { return __builtin_sqrt(a); }
 VF_FN double min(double a, double b) { return a < b ? a : b; }
 VF_FN double max(double a, double b) { return a > b ? a : b; }
 VF_FN double select_equal(double a, double b, double value) { return a == b ? value : 0.0; }
+VF_FN double select_below(double a, double limit, double below, double otherwise) {
+  return a < limit ? below : otherwise;
+}
 
 // x = k ln 2 + r with integral k and |r| <= ln 2 / 2.
 struct Reduced {
