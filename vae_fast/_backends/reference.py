@@ -130,12 +130,11 @@ def _controlled_kl(
 ) -> Tensor:  # [*batch, *event]
     """The KL of each element, no less than the floor, with its gradients weighted."""
     dtype = compute_dtype(mean, logvar, prior_mean, prior_logvar)
-    posterior, prior = (mean, logvar), (prior_mean, prior_logvar)
+    posterior, prior = control.posterior_weight, control.prior_weight
     elements = _kl_elements(
-        *(_weighted(tensor, dtype, control.posterior_weight) for tensor in posterior),
-        *(_weighted(tensor, dtype, control.prior_weight) for tensor in prior),
-        bounds,
-    )
+        _weighted(mean, dtype, posterior), _weighted(logvar, dtype, posterior),
+        _weighted(prior_mean, dtype, prior), _weighted(prior_logvar, dtype, prior), bounds,
+    )  # fmt: skip
     if control.floor > -math.inf:
         elements = torch.where(elements < control.floor, control.floor, elements)
     return elements
