@@ -157,7 +157,7 @@ MISTAKES = {
     ),
     "no estimator": (
         Case("sample_log_weights", (5, 3), estimator="stl"),
-        {"estimator": "reparameterization"}, "grad logvar",
+        {"estimator": "reparameterization"}, "grad",
     ),
     "other samples": (
         Case("sample_log_weights", (5, 3), sample_offset=2), {"sample_offset": 1}, "z"
