@@ -46,8 +46,8 @@ struct GeneralKL {
   }
 };
 
-// Free bits: an element's KL below the floor counts as the floor, and gets no upstream gradient g. A
-// NaN is not below.
+// Free bits: an element's KL below the floor counts as the floor, and gets no upstream gradient g.
+// A NaN is not below.
 template <class T>
 VF_FN T with_floor(T kl, T floor) {
   return math::max(floor, kl);

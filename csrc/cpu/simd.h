@@ -50,6 +50,7 @@ struct F32 {
 VF_FN F32 operator+(F32 a, F32 b) { return a.v + b.v; }
 VF_FN F32 operator-(F32 a, F32 b) { return a.v - b.v; }
 VF_FN F32 operator*(F32 a, F32 b) { return a.v * b.v; }
+VF_FN F32 operator/(F32 a, F32 b) { return a.v / b.v; }
 VF_FN F32 operator-(F32 a) { return -a.v; }
 
 VF_FN U32 bits(F32 a) { return reinterpret_cast<U32::Vector>(a.v); }
