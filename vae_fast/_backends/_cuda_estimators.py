@@ -45,7 +45,7 @@ def sample_log_weights_forward(
     if mean.numel() > 0:
         kernels.sample_log_weights_forward(
             samples.sizes, tuple([_views.operand(t, frame, adjacent=t is read) for t in inputs]),
-            bounds, _views.sampled(eps, read, num_samples, event_dims),
+            bounds, _views.sampled(eps, samples, read),
             _views.noise(seed, row_offset, mean.device), sample_offset, _views.output(z),
             _views.output(log_ratio, _views.ROW), context(mean.device),
         )  # fmt: skip
@@ -83,9 +83,9 @@ def sample_log_weights_backward(
     gradients, outputs = _views.new_gradients(inputs, needs, frame)
     kernels.sample_log_weights_backward(
         samples.sizes, tuple([_views.operand(t, frame, adjacent=t is read) for t in inputs]),
-        bounds, _views.sampled(eps, read, num_samples, event_dims),
+        bounds, _views.sampled(eps, samples, read),
         _views.noise(seed, row_offset, mean.device), sample_offset,
-        _views.sampled(grad_z, read, num_samples, event_dims),
+        _views.sampled(grad_z, samples, read),
         _views.by_row(grad_log_ratio, samples), _views.by_row(path_weight, samples), path_only,
         outputs, context(mean.device),
     )  # fmt: skip
@@ -135,7 +135,7 @@ def score_function_backward(
     gradients, outputs = _views.new_gradients((read,), needs[1:], frame)
     kernels.score_function_backward(
         samples.sizes, _views.CODES[like.dtype], _views.by_row(weight, samples),
-        _views.operand(read, frame), bounds, _views.sampled(eps, like, num_samples, event_dims),
+        _views.operand(read, frame), bounds, _views.sampled(eps, samples, like),
         _views.noise(seed, row_offset, mean.device),
         None if grad_mean is None else _views.output(grad_mean), *outputs, context(mean.device),
     )  # fmt: skip

@@ -105,16 +105,14 @@ def operand(tensor: Tensor | None, frame: Frame, adjacent: bool = False) -> Oper
     return tensor.data_ptr(), CODES[tensor.dtype], *strides, tensor
 
 
-def sampled(
-    tensor: Tensor | None, mean: Tensor, num_samples: int | None, event_dims: int
-) -> Operand | None:
-    """``tensor``, of z's shape, beside ``mean``."""
+def sampled(tensor: Tensor | None, frame: Frame, like: Tensor) -> Operand | None:
+    """``tensor``, of the samples' shape, beside a mean of ``like``'s dtype."""
     if tensor is None:
         return None
-    compute = compute_dtype(mean)
-    if tensor.dtype not in (mean.dtype, compute):
+    compute = compute_dtype(like)
+    if tensor.dtype not in (like.dtype, compute):
         tensor = tensor.to(compute)
-    return operand(tensor, sample_frame(mean.shape, num_samples, event_dims))
+    return operand(tensor, frame)
 
 
 def by_row(tensor: Tensor | None, frame: Frame) -> Operand | None:

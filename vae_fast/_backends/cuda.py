@@ -106,12 +106,12 @@ def sample_kl_forward(
     inputs = _views.as_read((mean, logvar, prior_mean, prior_logvar), mean)
     read = inputs[0]
     assert read is not None
-    z_shape = mean.shape if num_samples is None else (num_samples, *mean.shape)
-    z = torch.empty(z_shape, dtype=read.dtype, device=mean.device)
+    frame = _views.sample_frame(mean.shape, num_samples, event_dims)
+    z = torch.empty(frame.shape, dtype=read.dtype, device=mean.device)
     kl, dims = _encoder_forward(
         _kernels.sample_kl_forward, inputs, event_dims, bounds, control, num_samples or 1,
-        _views.sampled(eps, read, num_samples, event_dims),
-        _views.noise(seed, row_offset, mean.device), z, return_dims,
+        _views.sampled(eps, frame, read), _views.noise(seed, row_offset, mean.device), z,
+        return_dims,
     )  # fmt: skip
     return z.to(mean.dtype), kl, dims
 
@@ -182,11 +182,11 @@ def sample_kl_backward(
     inputs = _views.as_read(tensors, mean)
     read = inputs[0]
     assert read is not None
+    frame = _views.sample_frame(mean.shape, num_samples, event_dims)
     gradients = _encoder_backward(
         _kernels.sample_kl_backward, grad_kl, inputs, needs, event_dims, bounds, control,
-        num_samples or 1, _views.sampled(eps, read, num_samples, event_dims),
-        _views.noise(seed, row_offset, mean.device),
-        _views.sampled(grad_z, read, num_samples, event_dims), grad_dims,
+        num_samples or 1, _views.sampled(eps, frame, read),
+        _views.noise(seed, row_offset, mean.device), _views.sampled(grad_z, frame, read), grad_dims,
     )  # fmt: skip
     return _views.returned(gradients, tensors)
 
