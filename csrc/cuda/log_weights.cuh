@@ -198,8 +198,9 @@ __global__ void __launch_bounds__(kThreads, (gaussian_blocks<F, true, false>()))
       [&](int64_t unit, bool there) { body.leave(unit, there); });
 }
 
+// Two blocks of a multiprocessor where every architecture has the registers for them.
 template <class F, bool kColumns>
-__global__ void __launch_bounds__(kThreads, 1)
+__global__ void __launch_bounds__(kThreads, F::kAdjacent && !F::kGeneral && F::kPack == 4 ? 2 : 1)
     log_weights_backward_kernel(const __grid_constant__ LogWeightsBackward<F::kGradients> call) {
   LogWeightsBackwardBody<F> body(call.args);
   Walker<typename F::T, F::kPack, F::kGradients, decltype(body)> walker(call.walk, call.sums, body);
