@@ -6,6 +6,9 @@ import pytest
 
 pytest.importorskip("lightning")
 
+import math
+from pathlib import Path
+
 import torch
 from scripts import script
 
@@ -32,3 +35,48 @@ def test_convolutional_networks_keep_gradients_apart() -> None:
     for last in (model.encoder[-1], model.decoder[-1]):
         assert (last.bias.grad != 0).all()
     assert model.sample(2, seed=0).shape == (2, 1, 8, 8)
+
+
+def test_the_variance_of_two_estimators(tmp_path: Path) -> None:
+    """What the picture shows: the score function scatters more, and more without a baseline."""
+    module = script("estimator_variance")
+    x = module.digits()
+    with cpu_threads(1):
+        run = module.train(module.REPARAMETERISED, x, steps=60, stops=2, draws=24)
+    assert run.steps == [0, 30, 60] and run.elbo[-1] > run.elbo[0] + 10
+    reparameterised, baseline, plain = (
+        run.variance[name][-1] for name in (module.REPARAMETERISED, module.BASELINE, module.PLAIN)
+    )
+    assert 0 < 3 * reparameterised < baseline and 3 * baseline < plain
+    module.draw({module.REPARAMETERISED: run}, tmp_path / "picture.png")
+    assert (tmp_path / "picture.png").read_bytes().startswith(b"\x89PNG")
+
+
+def test_the_estimators_have_one_gradient() -> None:
+    """In the mean over many draws: they differ by what scatters, not by what they estimate."""
+    module = script("estimator_variance")
+    models = module.models()
+    x = module.digits()[:4]
+    sums = {}
+    for name in (module.REPARAMETERISED, module.BASELINE):
+        bias = models[name].encoder.heads[0].bias
+        draws = torch.stack(
+            [torch.autograd.grad(models[name](x, seed=s).loss, bias)[0] for s in range(1500)]
+        )
+        sums[name] = draws.mean(0), draws.std(0) / math.sqrt(len(draws))
+    (a, a_error), (b, b_error) = sums.values()
+    assert ((a - b).abs() < 4.5 * (a_error**2 + b_error**2).sqrt()).all()
+
+
+def test_tighter_bounds(tmp_path: Path) -> None:
+    module = script("tighter_bounds")
+    x = module.digits()[:128]
+    with cpu_threads(1):
+        model = module.train(x, steps=60)
+        exact = module.exact(model, x)
+        bounds = [module.bound(model, x, samples, repeats=4) for samples in (1, 10, 500)]
+    for lower, higher in zip(bounds, bounds[1:], strict=False):
+        assert lower.value + 3 * (lower.error + higher.error) < higher.value
+    assert bounds[-1].value < exact + 4 * bounds[-1].error
+    module.draw(bounds, exact, tmp_path / "picture.png")
+    assert (tmp_path / "picture.png").read_bytes().startswith(b"\x89PNG")
