@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any, NamedTuple
 
-from bench.peers import COMPILED, EAGER
+from bench.peers import COMPILED, EAGER, UNCONTROLLED
 
 
 class Target(NamedTuple):
@@ -22,6 +22,9 @@ TARGETS = (
     Target("negative_elbo", "256x12288", "float32", "both", {EAGER: 8.0, COMPILED: 2.5}, 0.8),
     Target("negative_elbo", "1024x20000", "float32", "both", {EAGER: 10.0, COMPILED: 3.0}, 0.7),
     Target("negative_elbo", "1024x20000", "bfloat16", "both", {EAGER: 10.0, COMPILED: 3.0}),
+    Target("free_bits_sample_kl", "4096x128", "float32", "both", {UNCONTROLLED: 0.91}),
+    Target("iwae", "128x32", "float32", "both", {EAGER: 4.0, COMPILED: 1.0}),
+    Target("score_function", "128x32", "float32", "both", {EAGER: 3.0}),
     Target("mlp784", "128x784", "float32", "step", {EAGER: 1.15, COMPILED: 1.0}),
     Target("tabular20000", "1024x20000", "float32", "step", {EAGER: 1.5, COMPILED: 1.1}),
 )
