@@ -201,12 +201,29 @@ OPS = {
         Op("elbo", {"latent": _SAMPLED, "data": (3, 2, 5)}, _elbo, posterior=_first_two),
         Op("unit_negative_elbo", {"latent": (2, 2, 4), "data": (2, 1, 3)}, _unit_negative_elbo),
         # A floor of 0 leaves the KL as it is, and so the peers without one do the same.
-        Op("free_bits_sample_kl", {"latent": _SAMPLED}, _sample_kl, curved=False,
-           posterior=_first_two),
-        Op("iwae", {"latent": (2 + SAMPLES, 4 + SAMPLES, 6 + 2 * SAMPLES)}, _iwae,
-           sizes=ESTIMATOR_SIZES, curved=False, posterior=_first_two),
-        Op("score_function", {"latent": (0, 3, 3)}, _score_function, ("both",), ESTIMATOR_SIZES,
-           curved=False),
+        Op(
+            "free_bits_sample_kl",
+            {"latent": _SAMPLED},
+            _sample_kl,
+            curved=False,
+            posterior=_first_two,
+        ),
+        Op(
+            "iwae",
+            {"latent": (2 + SAMPLES, 4 + SAMPLES, 6 + 2 * SAMPLES)},
+            _iwae,
+            sizes=ESTIMATOR_SIZES,
+            curved=False,
+            posterior=_first_two,
+        ),
+        Op(
+            "score_function",
+            {"latent": (0, 3, 3)},
+            _score_function,
+            ("both",),
+            ESTIMATOR_SIZES,
+            curved=False,
+        ),
         Op("noise", {"latent": (1, 0, 1)}, _noise, ("forward",)),
     )
 }

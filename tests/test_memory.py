@@ -13,9 +13,9 @@ from collections.abc import Iterator
 
 import pytest
 import torch
+from conftest import Backend
 
 import vae_fast.functional as F
-from conftest import Backend
 from vae_fast import memory
 
 LARGE = (1024, 1024)  # 4 MiB in float32

@@ -57,8 +57,11 @@ PEERS = (
     _compiled("max-autotune"),
     _compiled("reduce-overhead"),
     Peer(UNCONTROLLED, "uncontrolled", ("free_bits_sample_kl",)),
-    Peer("torch.distributions", "distributions",
-         (*_SAMPLE, *_DENSITIES, *_LOSSES, "iwae", "score_function")),
+    Peer(
+        "torch.distributions",
+        "distributions",
+        (*_SAMPLE, *_DENSITIES, *_LOSSES, "iwae", "score_function"),
+    ),
     Peer("GaussianNLLLoss", "gaussian_nll", ("gaussian_log_likelihood", "negative_elbo")),
     Peer("diffusers", "diffusers", ("packed_sample_kl",), "diffusers"),
     Peer("pythae", "pythae", ("unit_negative_elbo", "mlp784_unit"), "pythae"),

@@ -144,11 +144,7 @@ def sample_kl_forward(
     tensors = (mean, logvar, prior_mean, prior_logvar)
     operands = _operands(tensors, shape)
     dtype = compute_dtype(*tensors)
-    z = (
-        _empty_like(mean, operands[0])
-        if num_samples is None
-        else memory.empty(z_shape, mean.dtype)
-    )
+    z = _empty_like(mean, operands[0]) if num_samples is None else memory.empty(z_shape, mean.dtype)
     kl = _empty_rows(shape[: len(shape) - event_dims], dtype)
     _C.sample_kl_forward(
         shape, event_dims, num_samples or 1, operands,
