@@ -103,9 +103,8 @@ def empty(shape: Sequence[int], dtype: torch.dtype) -> Tensor:
     lent = block.bytes[:size]  # the tensor's storage keeps this alive, and nothing else does
     weakref.finalize(lent, _cache.give_back, block).atexit = False
     tensor = torch.from_numpy(lent).view(dtype).view(shape)
-    if torch.are_deterministic_algorithms_enabled() and (
-        torch.utils.deterministic.fill_uninitialized_memory
-    ):
+    fill = torch.utils.deterministic.fill_uninitialized_memory  # type: ignore[attr-defined]
+    if fill and torch.are_deterministic_algorithms_enabled():
         tensor.fill_(math.nan)
     return tensor
 
