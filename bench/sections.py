@@ -184,16 +184,15 @@ def launches(plan: Plan) -> Iterator[Row]:
         chosen = (peers.OURS, peers.EAGER) if plan.quick else None
         work = _make(name, plan.sizes(name)[0], plan.setting(), chosen)
         names = list(work.functions if isinstance(work, Workload) else work.steps)
-        shares = {}
+        shares: dict[str, counts.Shares | None] = {}
         if isinstance(work, TrainingStep):
-            shares = {
-                peer: counts.outside_matrix_products(work.step(peer), work.setting)
-                for peer in names
-            }
+            shares = {peer: counts.shares(work.step(peer), work.setting) for peer in names}
         yield {
             "op": name,
             "size": work.label,
             "dtype": work.setting.dtype_name,
             "calls": {peer: counts.calls(work.step(peer), work.setting) for peer in names},
-            "outside_matrix_products": shares,
+            "shares": {
+                peer: None if share is None else share._asdict() for peer, share in shares.items()
+            },
         }

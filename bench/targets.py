@@ -88,10 +88,10 @@ def judge_all(results: dict[str, Any]) -> list[Verdict]:
             work = f"elbo {row['size']} {row['dtype']} peak"
             verdicts.append(_at_most(work, MEMORY, MEMORY_SHARE, peaks["vae_fast"] / peaks[EAGER]))
     for row in results.get("counts", ()):
-        share = row["outside_matrix_products"].get("vae_fast")
-        if row["op"] == "mlp784" and share is not None:
-            work = f"mlp784 {row['size']} step"
-            verdicts.append(_at_most(work, SHARE, OUTSIDE_MATRIX_PRODUCTS, share))
+        shares = row["shares"].get("vae_fast")
+        if row["op"] == "mlp784" and shares is not None:
+            work, got = f"mlp784 {row['size']} step", shares["outside_matrix_products"]
+            verdicts.append(_at_most(work, SHARE, OUTSIDE_MATRIX_PRODUCTS, got))
     noise = results.get("noise_ns") or {}
     if results["machine"]["instruction_set"] in noise:
         got = noise[results["machine"]["instruction_set"]]
