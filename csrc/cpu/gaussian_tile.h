@@ -75,7 +75,7 @@ class GaussianTile {
     const T* g_kl = nullptr;
     if (grad_kl.data != nullptr) g_kl = read_rows(grad_kl, tile, shape.cols, rows_buffer.data);
     Sink<T>* sink[4] = {&sinks.mean, &sinks.logvar, &sinks.prior_mean, &sinks.prior_logvar};
-    T* to[4];
+    Target<T> to[4];
     for (int k = 0; k < 4; ++k) to[k] = sink[k]->target(tile, buffers[k].data);
 
     if (standard_) {
@@ -96,16 +96,16 @@ class GaussianTile {
         const auto kl = general(i, lanes, v);
         write(i, lanes, raw, v, g_kl != nullptr, g * kl.grad_mean(), g * kl.grad_logvar(),
               math::exp(Lanes<T>(T(0.5)) * v), z, sinks, to);
-        if (sinks.prior_mean.wanted()) put(to[2] + i, lanes, g * kl.grad_prior_mean());
+        if (sinks.prior_mean.wanted()) to[2].put(i, lanes, g * kl.grad_prior_mean());
         if (sinks.prior_logvar.wanted()) {
           const Lanes<T> raw_prior = get(prior_logvar_at_ + i, lanes);
           const Lanes<T> gradient = g * kl.grad_prior_logvar();
-          put(to[3] + i, lanes, bounds_.gate(raw_prior, bounds_.clamp(raw_prior), gradient));
+          to[3].put(i, lanes, bounds_.gate(raw_prior, bounds_.clamp(raw_prior), gradient));
         }
       });
     }
     for (int k = 0; k < 4; ++k)
-      if (sink[k]->wanted()) sink[k]->take(tile, group, to[k]);
+      if (sink[k]->wanted()) sink[k]->take(tile, group, to[k].at);
   }
 
  private:
@@ -150,7 +150,7 @@ class GaussianTile {
   // gradient is absent is left out, not multiplied by zero: it may be infinite.
   VF_FN void write(int i, int lanes, Lanes<T> raw, Lanes<T> v, bool with_kl, Lanes<T> g_mean,
                    Lanes<T> g_logvar, Lanes<T> root, const ThroughSample<T>& z,
-                   GaussianSinks<T>& sinks, T* const (&to)[4]) const {
+                   GaussianSinks<T>& sinks, const Target<T> (&to)[4]) const {
     if (z.grad != nullptr) {
       const Lanes<T> grad = get(z.grad + i, lanes), eps = get(z.eps + i, lanes);
       Lanes<T> sum = grad, product = grad * eps;
@@ -162,8 +162,8 @@ class GaussianTile {
       g_mean = with_kl ? g_mean + sum : sum;
       g_logvar = with_kl ? g_logvar + through_z : through_z;
     }
-    if (sinks.mean.wanted()) put(to[0] + i, lanes, g_mean);
-    if (sinks.logvar.wanted()) put(to[1] + i, lanes, bounds_.gate(raw, v, g_logvar));
+    if (sinks.mean.wanted()) to[0].put(i, lanes, g_mean);
+    if (sinks.logvar.wanted()) to[1].put(i, lanes, bounds_.gate(raw, v, g_logvar));
   }
 
   Buffer<T> mean_, logvar_, prior_mean_, prior_logvar_;

@@ -15,6 +15,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from vae_fast import memory
 from vae_fast._backends import Unavailable
 from vae_fast._backends.reference import compute_dtype
 
@@ -75,9 +76,9 @@ def _reduction(shape: torch.Size, full: torch.Size, event_dims: int) -> int:
 
 def _empty_like(tensor: Tensor, operand: tuple[Any, ...]) -> Tensor:
     # Half the cost of torch.empty, and contiguous where the tensor is.
-    if operand[2] is None:
+    if operand[2] is None and tensor.nbytes < memory.SMALLEST:
         return torch.empty_like(tensor)
-    return torch.empty(tensor.shape, dtype=tensor.dtype, device="cpu")
+    return memory.empty(tensor.shape, tensor.dtype)
 
 
 def _empty_rows(shape: torch.Size, dtype: torch.dtype) -> Tensor:
@@ -118,9 +119,7 @@ def noise(
     dtype: torch.dtype,
     device: torch.device,
 ) -> Tensor:
-    eps = torch.empty(
-        shape if num_samples is None else (num_samples, *shape), dtype=dtype, device="cpu"
-    )
+    eps = memory.empty(shape if num_samples is None else (num_samples, *shape), dtype)
     _C.noise(
         shape, event_dims, num_samples or 1, seed, row_offset, _output(eps),
         torch.get_num_threads(),
@@ -145,11 +144,7 @@ def sample_kl_forward(
     tensors = (mean, logvar, prior_mean, prior_logvar)
     operands = _operands(tensors, shape)
     dtype = compute_dtype(*tensors)
-    z = (
-        _empty_like(mean, operands[0])
-        if num_samples is None
-        else torch.empty(z_shape, dtype=mean.dtype, device="cpu")
-    )
+    z = _empty_like(mean, operands[0]) if num_samples is None else memory.empty(z_shape, mean.dtype)
     kl = _empty_rows(shape[: len(shape) - event_dims], dtype)
     _C.sample_kl_forward(
         shape, event_dims, num_samples or 1, operands,
@@ -270,9 +265,7 @@ def gaussian_log_likelihood_backward(
     tensors = (x, mean, logvar)
     dtype = compute_dtype(*tensors)
     shared_x = x.shape != shape
-    grad_x = (
-        torch.empty(shape, dtype=dtype if shared_x else x.dtype, device="cpu") if needs[0] else None
-    )
+    grad_x = memory.empty(shape, dtype if shared_x else x.dtype) if needs[0] else None
     operands = _operands(tensors, shape)
     (grad_mean, grad_logvar), outputs = _gradients(
         tensors[1:], operands[1:], needs[1:], shape, event_dims
