@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import math
 from collections.abc import Sequence
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -197,7 +198,7 @@ class FusedVAE(nn.Module):
     def _wide(tensor: Tensor) -> torch.dtype:
         return torch.promote_types(tensor.dtype, torch.float32)
 
-    def prior_arguments(self) -> dict[str, Tensor]:
+    def prior_arguments(self) -> dict[str, Any]:
         """The prior as the ops take it, nothing where it is N(0, I)."""
         if self.prior is None:
             return {}

@@ -20,6 +20,7 @@ def baseline_of(
     baseline: str | None,  # as ``chosen``
     signal: Tensor,  # [N] or [L, N], detached
     running_mean: RunningMean | None,
+    training: bool,  # whether the running mean takes the signal in, after it has been read
 ) -> Tensor | None:
     """The baseline, broadcastable to ``signal``.
 
@@ -30,6 +31,8 @@ def baseline_of(
     if baseline == "batch_mean":  # of the other rows, all their samples; 0 where there are none
         rows = signal if signal.dim() == 1 else signal.mean(0)
         return (rows.sum() - rows) / max(rows.shape[0] - 1, 1)
-    if running_mean is not None:
+    if baseline == "running_mean" and running_mean is not None:
+        if training:
+            return running_mean.exchange(signal.mean())
         return running_mean.value(signal.dtype)
     return None

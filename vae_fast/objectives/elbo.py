@@ -200,19 +200,18 @@ class ELBO:
         noise: dict[str, Any],
     ) -> Tensor:
         """``log_likelihood`` with the score-function gradient for the encoder."""
-        running_mean = model.objective_state.running_mean
-        constant = log_likelihood.detach()
-        baseline = baseline_of(chosen(self.baseline, self.num_samples), constant, running_mean)
-        if running_mean is not None and model.training:  # after its use, as it must not know z
-            running_mean.update(constant.mean())
+        baseline = baseline_of(
+            chosen(self.baseline, self.num_samples),
+            log_likelihood.detach(),
+            model.objective_state.running_mean,
+            model.training,
+        )
         return functional.score_function(
             log_likelihood, mean, logvar, baseline=baseline, **noise, backend=model.backend
         )
 
 
-def refuse_control(
-    sampled_by: str, free_bits: object, capacity: object, balance: object
-) -> None:
+def refuse_control(sampled_by: str, free_bits: object, capacity: object, balance: object) -> None:
     """ValueError where the KL is to be controlled and there is none in closed form."""
     given = {"free_bits": free_bits, "capacity": capacity, "balance": balance}
     names = [name for name, value in given.items() if value is not None]

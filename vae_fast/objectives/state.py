@@ -47,6 +47,33 @@ class Scheduled(nn.Module):
         return self
 
 
+def _mean(sums: Tensor, initial: float) -> Tensor:
+    total, weight = sums.unbind()
+    return torch.where(weight > 0, total / weight, initial)
+
+
+def _add(sums: Tensor, value: Tensor) -> None:
+    value = value.to(sums.dtype)
+    sums.lerp_(torch.stack([value, torch.ones_like(value)]), 1 - MOMENTUM)
+
+
+def _run_exchange(sums: Tensor, value: Tensor, initial: float) -> Tensor:
+    before = _mean(sums, initial).to(value.dtype)
+    _add(sums, value)
+    return before
+
+
+# An op of its own, as the compiler would leave reading the sums to the backward pass, where it
+# needs the mean, although they are written to before.
+_exchange = torch.library.custom_op(
+    "vae_fast::exchange_running_mean",
+    _run_exchange,
+    mutates_args=("sums",),
+    schema="(Tensor(a!) sums, Tensor value, float initial) -> Tensor",
+)
+_exchange.register_fake(lambda sums, value, initial: torch.empty_like(value))
+
+
 class RunningMean(nn.Module):
     """An exponentially weighted mean of 0-dim tensors, which the state dict holds.
 
@@ -61,13 +88,15 @@ class RunningMean(nn.Module):
         self.register_buffer("sums", torch.zeros(2, dtype=torch.float64))
 
     def value(self, dtype: torch.dtype) -> Tensor:  # []
-        total, weight = self.sums.unbind()
-        return torch.where(weight > 0, total / weight, self.initial).to(dtype)
+        return _mean(self.sums, self.initial).to(dtype)
 
     @torch.no_grad()
     def update(self, value: Tensor) -> None:
-        value = value.to(self.sums.dtype)
-        self.sums.lerp_(torch.stack([value, torch.ones_like(value)]), 1 - MOMENTUM)
+        _add(self.sums, value)
+
+    def exchange(self, value: Tensor) -> Tensor:  # [], of its dtype
+        """The mean so far, to which ``value`` is added then."""
+        return _exchange(self.sums, value, self.initial)
 
     def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> RunningMean:
         before = self.sums
