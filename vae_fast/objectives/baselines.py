@@ -31,7 +31,8 @@ def baseline_of(
     if baseline == "batch_mean":  # of the other rows, all their samples; 0 where there are none
         rows = signal if signal.dim() == 1 else signal.mean(0)
         return (rows.sum() - rows) / max(rows.shape[0] - 1, 1)
-    if baseline == "running_mean" and running_mean is not None:
+    if baseline == "running_mean":
+        assert running_mean is not None
         if training:
             return running_mean.exchange(signal.mean())
         return running_mean.value(signal.dtype)

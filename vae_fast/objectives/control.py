@@ -108,10 +108,12 @@ def sample_controlled(
         penalty = at_least(kl, bits.nats)
     elif bits is not None:
         means = sums[0].flatten() / kl.shape[0]
-        if state.groups is not None:
+        if per == "group":
+            assert state.groups is not None
             means = torch.where(state.groups, means, 0.0).sum(-1)
         penalty = at_least(means, bits.nats).sum().expand_as(kl)  # whose mean it is
-    if state.capacity is not None:
+    if objective.capacity is not None:
+        assert state.capacity is not None
         distance = kl.mean() - state.capacity.tensor.to(kl.dtype)
         penalty = distance.abs().expand_as(kl)
     return z, kl.detach(), penalty

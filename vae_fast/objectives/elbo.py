@@ -134,7 +134,8 @@ class ELBO:
     ) -> VAEOutput:
         """The loss of a batch, as ``FusedVAE.forward`` returns it.
 
-        β and the capacity are those that the model holds at present.
+        β, the capacity and what else changes is what the model holds of it, which must have been
+        made with an objective that has it too.
         """
         posterior_mean, posterior_logvar = model.encode(x)
         by_score = self.estimator == "score_function"
