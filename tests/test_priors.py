@@ -93,14 +93,22 @@ class Returns(nn.Module):
     ("value", "message"),
     [
         (torch.zeros(4), r"the prior must return \(mean, logvar\); got Tensor"),
-        ((torch.zeros(4), torch.zeros(3)), r"logvar of the prior .*\[4\]; got \(3,\)"),
-        ((torch.zeros(5, 4), torch.zeros(4)), r"mean of the prior .*\[4\]; got \(5, 4\)"),
+        ((torch.zeros(4), torch.zeros(3)), r"logvar of the prior .*to \(4,\); got \(3,\)"),
+        ((torch.zeros(5, 4), torch.zeros(4)), r"mean of the prior .*to \(4,\); got \(5, 4\)"),
         ((torch.zeros(4), None), r"logvar of the prior must be a tensor; got NoneType"),
     ],
 )
 def test_what_a_prior_returns(value: object, message: str) -> None:
     with pytest.raises(ValueError, match=message):
         small("reference", prior=Returns(value))(torch.zeros(5, 6))
+
+
+def test_a_prior_of_ones_own_broadcasts(backend: str) -> None:
+    own = Returns((torch.tensor(0.5), torch.zeros(1)))
+    given = GaussianPrior(4, 0.5, learned=False)
+    outputs = [small(backend, prior=prior)(torch.ones(5, 6), seed=3) for prior in (own, given)]
+    torch.testing.assert_close(outputs[0].kl, outputs[1].kl)
+    assert small(backend, prior=own).sample(3, seed=1).shape == (3, 6)
 
 
 def test_one_variance_a_feature(backend: str) -> None:

@@ -39,10 +39,9 @@ def pair(name: str, output: object, otherwise: str = "") -> tuple[Tensor, Tensor
     return mean, logvar
 
 
-def check_event(name: str, value: object, event_shape: tuple[int, ...], rows: bool = True) -> None:
-    """A tensor ``[N, *event_shape]``, or without ``rows`` one of the event's shape."""
+def check_event(name: str, value: object, event_shape: tuple[int, ...]) -> None:
     if not isinstance(value, Tensor):
         raise ValueError(f"{name} must be a tensor; got {type(value).__name__}")
-    if (value.shape[1:] if rows else value.shape) != event_shape:
-        expected = ", ".join(map(str, (*(("N",) if rows else ()), *event_shape)))
+    if value.shape[1:] != event_shape:
+        expected = ", ".join(map(str, ("N", *event_shape)))
         raise ValueError(f"{name} must have shape [{expected}]; got {tuple(value.shape)}")

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from vae_fast import _shapes, functional
-from vae_fast._checks import one_of
+from vae_fast._checks import broadcasts, one_of
 from vae_fast._evidence import log_likelihood
 from vae_fast.networks import GaussianMLP
 from vae_fast.objectives._values import whole
@@ -46,8 +46,8 @@ class FusedVAE(nn.Module):
         num_samples: L, Monte-Carlo samples of z a row; settable.
         objective: what is optimised and how, of ``vae_fast.objectives``; None: ``ELBO`` with
             beta and num_samples, which an objective has itself.
-        prior: module returning the mean and the log-variance of p(z), each ``[*latent]``, such as
-            ``GaussianPrior``; None: N(0, I).
+        prior: module returning the mean and the log-variance of p(z), broadcastable to
+            ``[*latent]``, such as ``GaussianPrior``; None: N(0, I).
         backend: of the ops, as in ``vae_fast.functional``.
 
     Raises:
@@ -204,7 +204,11 @@ class FusedVAE(nn.Module):
             return {}
         mean, logvar = _shapes.pair("the prior", self.prior())
         for name, value in (("mean", mean), ("logvar", logvar)):
-            _shapes.check_event(f"the {name} of the prior", value, self.latent_shape, rows=False)
+            if not isinstance(value, Tensor):
+                raise ValueError(
+                    f"the {name} of the prior must be a tensor; got {type(value).__name__}"
+                )
+            broadcasts(f"the {name} of the prior", value, torch.Size(self.latent_shape))
         return {"prior_mean": mean, "prior_logvar": logvar}
 
     def forward(

@@ -12,7 +12,7 @@ class GaussianPrior(nn.Module):
     """p(z) as a Gaussian with diagonal covariance, fixed or learned.
 
     A prior of ``FusedVAE`` is any module that is called without arguments and returns the mean and
-    the log-variance, each ``[*latent]``.
+    the log-variance, broadcastable to ``[*latent]``.
 
     Args:
         latent_shape: event shape of z, an int or a tuple.
