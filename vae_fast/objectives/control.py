@@ -87,7 +87,7 @@ def sample_controlled(
     noise: dict[str, Any],  # num_samples, eps, seed, row_offset
 ) -> tuple[Tensor, Tensor, Tensor]:
     """z, each row's KL divergence [N], and what beta multiplies, [N], by its mean over the rows."""
-    bits, state = objective.free_bits, model.objective_state
+    bits = objective.free_bits
     per = None if bits is None else bits.per
     prior = model.prior_arguments()
     z, kl, *sums = functional.sample_kl(
@@ -109,11 +109,13 @@ def sample_controlled(
     elif bits is not None:
         means = sums[0].flatten() / kl.shape[0]
         if per == "group":
-            assert state.groups is not None
-            means = torch.where(state.groups, means, 0.0).sum(-1)
+            groups = model.objective_state.groups
+            assert groups is not None
+            means = torch.where(groups, means, 0.0).sum(-1)
         penalty = at_least(means, bits.nats).sum().expand_as(kl)  # whose mean it is
     if objective.capacity is not None:
-        assert state.capacity is not None
-        distance = kl.mean() - state.capacity.tensor.to(kl.dtype)
+        capacity = model.objective_state.capacity
+        assert capacity is not None
+        distance = kl.mean() - capacity.tensor.to(kl.dtype)
         penalty = distance.abs().expand_as(kl)
     return z, kl.detach(), penalty

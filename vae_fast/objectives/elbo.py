@@ -159,26 +159,18 @@ class ELBO:
         if by_score:
             z = z.detach()
         mean, logvar = model.decode_for(x, z)
+        beta = model.objective_state.beta.tensor
+        options: dict[str, Any] = {"logvar_min": model.decoder_logvar_min, "backend": model.backend}
         if by_score:
-            log_likelihood = functional.gaussian_log_likelihood(
-                x, mean, logvar, logvar_min=model.decoder_logvar_min, backend=model.backend
-            )
-            signal = self._with_score(
-                model, log_likelihood, posterior_mean, posterior_logvar, noise
-            )
-            beta = model.objective_state.beta.tensor.to(penalty.dtype)
-            loss = beta * penalty.mean() - signal.mean()
-            rows = log_likelihood.detach()
-            log_likelihood = rows if self.num_samples == 1 else rows.mean(0)
+            signal = functional.gaussian_log_likelihood(x, mean, logvar, **options)
+            log_likelihood = signal.detach()
+            signal = self._with_score(model, signal, posterior_mean, posterior_logvar, noise)
+            loss = beta.to(penalty.dtype) * penalty.mean() - signal.mean()
+            if self.num_samples > 1:
+                log_likelihood = log_likelihood.mean(0)
         else:
             loss, log_likelihood = functional.negative_elbo_terms(
-                x,
-                mean,
-                logvar,
-                penalty,
-                beta=model.objective_state.beta.tensor,
-                logvar_min=model.decoder_logvar_min,
-                backend=model.backend,
+                x, mean, logvar, penalty, beta=beta, **options
             )
         return VAEOutput(
             loss=loss,
@@ -195,20 +187,20 @@ class ELBO:
     def _with_score(
         self,
         model: FusedVAE,
-        log_likelihood: Tensor,  # [N] or [L, N]
+        signal: Tensor,  # [N] or [L, N], the log-likelihood
         mean: Tensor,  # [N, *latent]
         logvar: Tensor,  # [N, *latent]
         noise: dict[str, Any],
     ) -> Tensor:
-        """``log_likelihood`` with the score-function gradient for the encoder."""
+        """``signal`` with the score-function gradient for the encoder."""
         baseline = baseline_of(
             chosen(self.baseline, self.num_samples),
-            log_likelihood.detach(),
+            signal.detach(),
             model.objective_state.running_mean,
             model.training,
         )
         return functional.score_function(
-            log_likelihood, mean, logvar, baseline=baseline, **noise, backend=model.backend
+            signal, mean, logvar, baseline=baseline, **noise, backend=model.backend
         )
 
 
