@@ -38,9 +38,7 @@ REPARAMETERISED, BASELINE, PLAIN = (
 )  # fmt: skip
 OBJECTIVES = {
     REPARAMETERISED: ELBO(num_samples=SAMPLES),
-    BASELINE: ELBO(
-        num_samples=SAMPLES, estimator="score_function", baseline="leave_one_out"
-    ),
+    BASELINE: ELBO(num_samples=SAMPLES, estimator="score_function", baseline="leave_one_out"),
     PLAIN: ELBO(num_samples=SAMPLES, estimator="score_function", baseline=None),
 }
 TRAINED = (REPARAMETERISED, BASELINE)
@@ -124,9 +122,7 @@ def draw(runs: Mapping[str, Run], out: Path) -> None:
     for name, run in runs.items():
         left.plot(run.steps, run.elbo, "o-", ms=3, color=COLOURS[name], label=name)
     worst = min(run.elbo[1] for run in runs.values())
-    left.set(
-        title="trained by", xlabel="step", ylabel="ELBO, nats a row", ylim=(worst - 10, None)
-    )
+    left.set(title="trained by", xlabel="step", ylabel="ELBO, nats a row", ylim=(worst - 10, None))
     left.legend(loc="lower right")
     first: Any = next(iter(runs.values()))
     for name, variance in first.variance.items():

@@ -80,3 +80,34 @@ def test_tighter_bounds(tmp_path: Path) -> None:
     assert bounds[-1].value < exact + 4 * bounds[-1].error
     module.draw(bounds, exact, tmp_path / "picture.png")
     assert (tmp_path / "picture.png").read_bytes().startswith(b"\x89PNG")
+
+
+def test_hierarchical_vae() -> None:
+    module = script("hierarchical_vae")
+    with cpu_threads(1):
+        before, *_, after = module.train(epochs=2)
+    assert after > before + 40
+
+
+def test_the_second_level_is_trained_by_the_first_ones_prior() -> None:
+    """Its divergences are those of torch.distributions, and every network has a gradient."""
+    module = script("hierarchical_vae")
+    torch.manual_seed(0)
+    model = module.HierarchicalVAE()
+    x = torch.rand(5, 64)
+    given = {}
+    for name in ("posterior_upper", "posterior_lower", "prior_lower"):
+        network = getattr(model, name)
+        network.register_forward_hook(lambda _, inputs, out, n=name: given.update({n: out}))
+    terms = model(x)
+    normal = torch.distributions.Normal
+    q1, q2, p1 = (
+        normal(given[name][0], (given[name][1] / 2).exp())
+        for name in ("posterior_lower", "posterior_upper", "prior_lower")
+    )
+    divergence = torch.distributions.kl_divergence
+    torch.testing.assert_close(terms.kl_lower, divergence(q1, p1).sum(1).detach())
+    torch.testing.assert_close(terms.kl_upper, divergence(q2, normal(0.0, 1.0)).sum(1).detach())
+    terms.loss.backward()
+    assert all(p.grad.abs().max() > 0 for p in model.parameters())
+    assert model.sample(3).shape == (3, 64)
