@@ -1,9 +1,9 @@
 """Why VAEs are trained by reparameterisation: the variance of two gradient estimators.
 
-Trains one VAE on scikit-learn's digits twice from the same weights, by reparameterisation and by the
-score-function estimator. Along the way it stops, draws many gradients of the encoder for one batch by
-each estimator, at the same weights, and measures how far they scatter around their mean. Writes a
-picture; takes about a minute:
+Trains one VAE on scikit-learn's digits twice from the same weights, by reparameterisation and by
+the score-function estimator. Along the way it stops, draws many gradients of the encoder for one
+batch by each estimator, at the same weights, and measures how far they scatter around their mean.
+Writes a picture; takes about a minute:
 
     python examples/estimator_variance.py [--out estimator_variance.png]
 

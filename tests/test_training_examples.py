@@ -7,6 +7,7 @@ import pytest
 pytest.importorskip("lightning")
 
 import math
+from itertools import pairwise
 from pathlib import Path
 
 import torch
@@ -75,7 +76,7 @@ def test_tighter_bounds(tmp_path: Path) -> None:
         model = module.train(x, steps=60)
         exact = module.exact(model, x)
         bounds = [module.bound(model, x, samples, repeats=4) for samples in (1, 10, 500)]
-    for lower, higher in zip(bounds, bounds[1:], strict=False):
+    for lower, higher in pairwise(bounds):
         assert lower.value + 3 * (lower.error + higher.error) < higher.value
     assert bounds[-1].value < exact + 4 * bounds[-1].error
     module.draw(bounds, exact, tmp_path / "picture.png")
