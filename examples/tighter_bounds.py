@@ -24,7 +24,7 @@ from torch import Tensor, nn
 from vae_fast import FusedVAE
 
 LATENTS = 8
-STEPS = 120
+STEPS = 250
 LEARNING_RATE = 1e-2
 SAMPLES = (1, 2, 5, 10, 20, 50, 100, 200, 500, 1000, 5000)
 ROWS = 256  # on which the bounds are taken
