@@ -16,13 +16,27 @@ ARGUMENTS = {
     "gaussian_kl": ("mean", "logvar", "prior_mean", "prior_logvar"),
     "gaussian_log_likelihood": ("x", "mean", "logvar"),
     "negative_elbo": ("x", "mean", "logvar", "kl"),
+    "squared_error": ("x", "mean"),
+    "sample_log_weights": ("mean", "logvar", "prior_mean", "prior_logvar"),
+    "importance_weighted_elbo": ("log_weights",),
+    "score_function": ("signal", "mean", "logvar"),
 }
 OUTPUTS = {
-    "sample_kl": ("z", "kl"),
+    "sample_kl": ("z", "kl", "kl_dims"),  # the last where return_dims asks for it
     "gaussian_kl": ("kl",),
     "gaussian_log_likelihood": ("log_likelihood",),
     "negative_elbo": ("loss",),
+    "squared_error": ("squared_error",),
+    "sample_log_weights": ("z", "log_ratio"),
+    "importance_weighted_elbo": ("bound", "weights"),
+    "score_function": ("value",),
 }
+# Outputs in the dtype of an argument; the others have that of the arithmetic.
+OUTPUTS_LIKE = {"z": "mean", "value": "signal"}
+DECODER_OPS = ("gaussian_log_likelihood", "negative_elbo", "squared_error")
+PRIORS = {"prior_mean": "full", "prior_logvar": "full"}
+# Ops whose gradient is by design not the derivative of their value.
+SURROGATES = ("score_function",)
 LAYOUTS = ("contiguous", "transposed", "sliced", "offset", "expanded", "channels_last", "negated")
 # How an argument's shape relates to mean's: see `argument_shape`.
 BROADCASTS = ("full", "rows", "event", "scalar", "row", "channel")
@@ -33,20 +47,29 @@ class Case:
     """One call of one op, with its upstream gradients."""
 
     op: str
-    shape: tuple[int, ...]  # batch + event, without the sample axis
+    shape: tuple[int, ...]  # batch + event, without the sample axis; of log-weights the batch,
+    # or where num_samples is None K and the batch
     event_dims: int | None = None  # None: all but the first
     dtype: torch.dtype = torch.float32  # of mean
     layout: str = "contiguous"
     logvar: str | None = "full"
     prior_mean: str | None = None
     prior_logvar: str | None = None
-    num_samples: int | None = None  # of z, or the leading axis of a decoder's mean
+    num_samples: int | None = None  # of z, or the leading axis of a decoder's mean; or K
     noise: str = "seed"  # "seed" or "eps"
     seed: int = 0x9E3779B97F4A7C15
     row_offset: int = 0
+    sample_offset: int = 0
     other_dtypes: tuple[tuple[str, torch.dtype], ...] = ()  # of arguments unlike mean
     bounds: tuple[float, float] = (-30.0, 20.0)
-    spread: float = 1.0  # standard deviation of the log-variances
+    spread: float = 1.0  # standard deviation of the log-variances, or of the log-weights
+    level: float = 0.0  # what is added to log-weights
+    impossible: bool = False  # log-weights of -inf: all of some rows, and some of the others
+    free_bits: float | None = None
+    balance: float | None = None
+    return_dims: bool = False
+    estimator: str = "reparameterization"
+    baseline: str | None = None  # the kind of its shape: "full", "rows" or "scalar"
     beta: float = 1.0
     reduction: str = "mean"
     differentiate: tuple[str, ...] | None = None  # None: every argument
@@ -70,30 +93,33 @@ class Case:
         return self.shape[: len(self.shape) - self.resolved_event_dims]
 
     @property
-    def is_decoder(self) -> bool:
-        return self.op in ("gaussian_log_likelihood", "negative_elbo")
+    def outputs(self) -> tuple[str, ...]:
+        return tuple(n for n in OUTPUTS[self.op] if n != "kl_dims" or self.return_dims)
 
     @property
     def mean_shape(self) -> tuple[int, ...]:
-        return self.with_samples(self.shape) if self.is_decoder else self.shape
+        return self.with_samples(self.shape) if self.op in DECODER_OPS else self.shape
 
     def with_samples(self, shape: tuple[int, ...]) -> tuple[int, ...]:
         return shape if self.num_samples is None else (self.num_samples, *shape)
 
     def argument_dtype(self, name: str) -> torch.dtype:
         default = self.dtype
-        if name == "kl" and self.dtype in HALVES:
-            default = torch.float32  # as sample_kl returns it
+        if name in ("kl", "signal") and self.dtype in HALVES:
+            default = torch.float32  # as the ops that make them return it
         return dict(self.other_dtypes).get(name, default)
 
     def argument_shape(self, name: str) -> tuple[int, ...] | None:
         """The shape of an argument, None where it is absent."""
-        if name == "mean":
-            return self.mean_shape
-        if name == "x":
-            return self.shape
-        if name == "kl":
-            return self.batch_shape
+        whole = {
+            "mean": self.mean_shape,
+            "x": self.shape,
+            "kl": self.batch_shape,
+            "signal": self.with_samples(self.batch_shape),
+            "log_weights": self.with_samples(self.shape),
+        }
+        if name in whole:
+            return whole[name]
         kind = getattr(self, name)
         event = self.shape[len(self.batch_shape) :]
         shapes = {
@@ -141,6 +167,11 @@ def values(case: Case, name: str, shape: tuple[int, ...]) -> Tensor:
         return case.spread * draw - 0.5
     if name == "kl":
         return 3 * draw.abs()
+    if name == "log_weights":
+        draw = case.level + case.spread * draw
+        if case.impossible:
+            draw[..., ::3] = -math.inf
+            draw[::2, ..., 1::3] = -math.inf
     return draw
 
 
@@ -165,9 +196,20 @@ def given_noise(case: Case, device: str = "cpu") -> Tensor:
     return lay_out(draw.to(device, case.dtype), case.layout)
 
 
+def given_baseline(case: Case, device: str = "cpu") -> Tensor | None:
+    """The baseline of a case that has one: a constant in the signal's dtype."""
+    rows = case.batch_shape
+    kinds = {None: None, "full": case.with_samples(rows), "rows": rows, "scalar": ()}
+    shape = kinds[case.baseline]
+    if shape is None:
+        return None
+    draw = torch.randn(shape, generator=generator("baseline", shape), dtype=torch.float64)
+    return lay_out(draw.to(device, case.argument_dtype("signal")), case.layout)
+
+
 def upstream(case: Case, outputs: dict[str, Tensor]) -> dict[str, Tensor]:
     """Random, unequal gradients for the outputs that the case says they arrive for."""
-    names = OUTPUTS[case.op] if case.upstream is None else case.upstream
+    names = case.outputs if case.upstream is None else case.upstream
     gradients = {}
     for name in names:
         shape = outputs[name].shape

@@ -5,17 +5,15 @@ from __future__ import annotations
 import math
 from typing import NamedTuple
 
-import magnitudes
-import oracle
 import torch
-from cases import OUTPUTS, Case, given_noise, tensors, upstream
+from cases import OUTPUTS_LIKE, Case, tensors, upstream
 from magnitudes import Terms
+from ops import OPS
+from ops.common import Arguments, Named
 from tolerances import arithmetic, bound
 from torch import Tensor
 
 import vae_fast.functional as F
-
-Named = dict[str, Tensor]
 
 
 class Result(NamedTuple):
@@ -23,35 +21,21 @@ class Result(NamedTuple):
     gradients: Named  # of the differentiated arguments
 
 
-def bounds(case: Case) -> dict[str, float]:
-    return {"logvar_min": case.bounds[0], "logvar_max": case.bounds[1]}
-
-
 def call(
     case: Case,
-    arguments: dict[str, Tensor | None],
+    arguments: Arguments,
     backend: str | None,
     eps: Tensor | None = None,  # the case's own where it has one
 ) -> Named:
     """The op's outputs by name, through its public function."""
-    options = bounds(case) | {"event_dims": case.event_dims, "backend": backend}
-    if case.is_decoder and case.num_samples is not None:
-        options["event_dims"] = case.resolved_event_dims
-    if case.op == "sample_kl":
-        if case.noise == "eps":
-            device = arguments["mean"].device.type
-            options["eps"] = given_noise(case, device) if eps is None else eps
-        else:
-            options |= {"seed": case.seed, "row_offset": case.row_offset}
-        options["num_samples"] = case.num_samples
-    if case.op == "negative_elbo":
-        options |= {"beta": case.beta, "reduction": case.reduction}
-    returned = getattr(F, case.op)(**arguments, **options)
+    device = next(t.device.type for t in arguments.values() if t is not None)
+    options = OPS[case.op].options(case, device, eps)
+    returned = getattr(F, case.op)(**arguments, **options, backend=backend)
     returned = returned if isinstance(returned, tuple) else (returned,)
-    return dict(zip(OUTPUTS[case.op], returned, strict=True))
+    return dict(zip(case.outputs, returned, strict=True))
 
 
-def differentiate(outputs: Named, arguments: dict[str, Tensor | None], gradients: Named) -> Named:
+def differentiate(outputs: Named, arguments: Arguments, gradients: Named) -> Named:
     """Gradients of the arguments that require one; zeros where the outputs do not depend on it."""
     wanted = {k: v for k, v in arguments.items() if v is not None and v.requires_grad}
     if not wanted:
@@ -78,40 +62,12 @@ def run(case: Case, backend: str | None, device: str = "cpu") -> tuple[Result, N
     return Result(outputs, differentiate(outputs, arguments, gradients)), gradients
 
 
-def noise(case: Case) -> Tensor:
-    """The noise of a case in float64."""
-    if case.noise == "eps":
-        return given_noise(case).double()
-    dims = case.resolved_event_dims
-    return oracle.noise(case.shape, case.seed, dims, case.row_offset, case.num_samples)
-
-
-def answer(case: Case, arguments: dict[str, Tensor | None]) -> Named:
+def answer(case: Case, arguments: Arguments) -> Named:
     """The op's outputs in float64 for float64 arguments."""
-    dims = case.resolved_event_dims
-    if case.op == "gaussian_log_likelihood":
-        return {
-            "log_likelihood": oracle.gaussian_log_likelihood(
-                **arguments, event_dims=dims, bounds=case.bounds
-            )
-        }
-    if case.op == "negative_elbo":
-        loss = oracle.negative_elbo(
-            **arguments,
-            beta=case.beta,
-            reduction=case.reduction,
-            event_dims=dims,
-            bounds=case.bounds,
-        )
-        return {"loss": loss}
-    outputs = {"kl": oracle.gaussian_kl(**arguments, event_dims=dims, bounds=case.bounds)}
-    if case.op == "sample_kl":
-        mean, logvar = arguments["mean"], arguments["logvar"]
-        outputs["z"] = oracle.sample(mean, logvar, noise(case), case.bounds)
-    return outputs
+    return dict(zip(case.outputs, OPS[case.op].answer(case, arguments), strict=True))
 
 
-def oracle_run(case: Case, gradients: Named) -> tuple[Result, dict[str, Tensor | None]]:
+def oracle_run(case: Case, gradients: Named) -> tuple[Result, Arguments]:
     """Outputs and gradients in float64, and the float64 arguments they are of."""
     arguments = {
         name: None if t is None else t.detach().double().requires_grad_(t.requires_grad)
@@ -122,61 +78,11 @@ def oracle_run(case: Case, gradients: Named) -> tuple[Result, dict[str, Tensor |
     return Result(outputs, differentiate(outputs, arguments, gradients)), arguments
 
 
-def row_gradient(case: Case, gradient: Tensor) -> Tensor:
-    """The gradient of each row's loss, from that of the loss."""
-    count = math.prod(case.batch_shape)
-    share = 1 / count if case.reduction == "mean" and count else 1.0
-    return (gradient * share).expand(case.batch_shape)
-
-
-def terms(case: Case, arguments: dict[str, Tensor | None], gradients: Named) -> dict[str, Terms]:
+def terms(case: Case, arguments: Arguments, gradients: Named) -> dict[str, Terms]:
     """What each output and gradient is summed from."""
     inputs = {name: None if t is None else t.detach() for name, t in arguments.items()}
-    shape, dims = case.mean_shape, case.resolved_event_dims
     given = {name: g.cpu().double() for name, g in gradients.items()}
-
-    def by_element(name: str, rows: tuple[int, ...]) -> Tensor:
-        gradient = given.get(name, torch.zeros(rows, dtype=torch.float64))
-        return gradient.reshape(gradient.shape + (1,) * dims).expand(shape)
-
-    if case.op == "negative_elbo":
-        rows = row_gradient(case, given["loss"])
-        samples = case.num_samples or 1
-        return magnitudes.negative_elbo(
-            **inputs,
-            beta=case.beta,
-            bounds=case.bounds,
-            samples=samples,
-            event_dims=dims,
-            grad=rows,
-        )
-    if case.op == "gaussian_log_likelihood":
-        gradient = by_element("log_likelihood", case.with_samples(case.batch_shape))
-        return magnitudes.gaussian_log_likelihood(**inputs, bounds=case.bounds, grad=gradient)
-    grad_kl = by_element("kl", case.batch_shape)
-    if case.op == "gaussian_kl":
-        return magnitudes.gaussian_kl(**inputs, bounds=case.bounds, grad_kl=grad_kl)
-    eps = noise(case)
-    return magnitudes.sample_kl(
-        **inputs,
-        eps=eps,
-        bounds=case.bounds,
-        grad_z=given.get("z", torch.zeros_like(eps)),
-        grad_kl=grad_kl,
-        drawn=case.noise == "seed",
-    )
-
-
-def output_terms(case: Case, name: str, parts: Terms, want: Tensor) -> tuple[Tensor, Terms]:
-    """An output's answer and its terms, shaped so that the one broadcasts to the other."""
-    if name == "z":
-        return want, parts
-    if name != "loss":
-        return want.reshape(want.shape + (1,) * case.resolved_event_dims), parts
-    if case.reduction == "none":
-        return want[..., None], parts
-    count = max(1, math.prod(case.batch_shape)) if case.reduction == "mean" else 1
-    return want, Terms(parts.magnitude / count)
+    return OPS[case.op].terms(case, inputs, given)
 
 
 def assert_close(name: str, got: Tensor, want: Tensor, allowed: Tensor) -> None:
@@ -209,12 +115,12 @@ def check(case: Case, backend: str | None, device: str = "cpu") -> Result:
     compute = torch.float64 if dtypes == {torch.float64} else torch.float32
     plain = backend == "reference"
     for name, tensor in result.outputs.items():
-        expected = case.dtype if name == "z" else arithmetic(case.dtype)
+        like = OUTPUTS_LIKE.get(name)
+        expected = case.argument_dtype(like) if like else arithmetic(case.dtype)
         assert tensor.dtype is expected, f"{name} is {tensor.dtype}, not {expected}"
         goal = want.outputs[name].detach()
-        shaped, of = output_terms(case, name, parts[name], goal)
-        allowed = bound(case.op, shaped, of, tensor.dtype, compute, by_autograd=plain)
-        assert_close(name, tensor, goal, allowed.reshape(goal.shape))
+        allowed = bound(case.op, goal, parts[name], tensor.dtype, compute, by_autograd=plain)
+        assert_close(name, tensor, goal, allowed)
     for name, tensor in result.gradients.items():
         dtype, goal = case.argument_dtype(name), want.gradients[name]
         assert tensor.dtype is dtype, f"grad {name} is {tensor.dtype}, not {dtype}"

@@ -7,6 +7,7 @@ from a NumPy implementation of the published generator. Nothing here imports the
 from __future__ import annotations
 
 import functools
+import math
 
 import numpy as np
 import torch
@@ -56,13 +57,15 @@ def noise(
     event_dims: int,
     row_offset: int = 0,
     num_samples: int | None = None,
+    sample_offset: int = 0,
 ) -> Tensor:
     """float64 noise of ``shape``, behind ``num_samples`` where given. Kept: do not write to it."""
     row_size = int(np.prod(shape[len(shape) - event_dims :], dtype=np.uint64))
     count = int(np.prod(shape, dtype=np.uint64))
     first = np.uint64(row_offset * row_size % 2**64)
     element = first + np.arange(count, dtype=np.uint64)
-    planes = [noise_at(seed, sample, element) for sample in range(num_samples or 1)]
+    samples = range(sample_offset, sample_offset + (num_samples or 1))
+    planes = [noise_at(seed, sample, element) for sample in samples]
     flat = torch.from_numpy(np.stack(planes))
     return flat.view(shape if num_samples is None else (num_samples, *shape))
 
@@ -82,6 +85,30 @@ def sum_event(terms: Tensor, event_dims: int) -> Tensor:
     return terms.sum(tuple(range(-event_dims, 0))) if event_dims else terms
 
 
+def kl_elements(
+    mean: Tensor,
+    logvar: Tensor,
+    prior_mean: Tensor | None,
+    prior_logvar: Tensor | None,
+    bounds: tuple[float, float],
+    free_bits: float | None = None,
+    balance: float | None = None,
+) -> Tensor:
+    """The KL divergence of each element, of mean's shape."""
+    center = torch.zeros_like(mean) if prior_mean is None else prior_mean.expand(mean.shape)
+    spread = None if prior_logvar is None else clamp(prior_logvar, bounds)
+    q = gaussian(mean, clamp(logvar, bounds), 0).base_dist
+    p = gaussian(center, spread, 0).base_dist
+    if balance is None:
+        elements = kl_divergence(q, p)
+    else:
+        held_q, held_p = (Normal(n.loc.detach(), n.scale.detach(), False) for n in (q, p))
+        elements = (1 - balance) * kl_divergence(q, held_p) + balance * kl_divergence(held_q, p)
+    if free_bits is not None:
+        elements = torch.maximum(elements, torch.full_like(elements, free_bits))
+    return elements
+
+
 def gaussian_kl(
     mean: Tensor,
     logvar: Tensor,
@@ -90,13 +117,8 @@ def gaussian_kl(
     event_dims: int,
     bounds: tuple[float, float],
 ) -> Tensor:
-    posterior = gaussian(mean, clamp(logvar, bounds), event_dims)
-    center = torch.zeros_like(mean) if prior_mean is None else prior_mean.expand(mean.shape)
-    spread = None if prior_logvar is None else clamp(prior_logvar, bounds)
-    prior = gaussian(center, spread, event_dims)
-    if mean.numel() == 0:  # which Independent refuses
-        return sum_event(kl_divergence(posterior.base_dist, prior.base_dist), event_dims)
-    return kl_divergence(posterior, prior)
+    elements = kl_elements(mean, logvar, prior_mean, prior_logvar, bounds)
+    return sum_event(elements, event_dims)
 
 
 def sample(mean: Tensor, logvar: Tensor, eps: Tensor, bounds: tuple[float, float]) -> Tensor:
@@ -129,3 +151,73 @@ def negative_elbo(
         log_likelihood = log_likelihood.mean(0)
     rows = beta * kl - log_likelihood
     return {"mean": torch.mean, "sum": torch.sum, "none": torch.clone}[reduction](rows)
+
+
+def squared_error(x: Tensor, mean: Tensor, event_dims: int) -> Tensor:
+    squares = torch.nn.functional.mse_loss(x.expand(mean.shape), mean, reduction="none")
+    return sum_event(squares, event_dims)
+
+
+def log_density(standardised: Tensor, deviation: Tensor, event_dims: int) -> Tensor:
+    """log N(z; m, deviation^2) by change of variables, of (z - m) / deviation."""
+    standard = Normal(torch.zeros_like(standardised), 1.0, validate_args=False)
+    return sum_event(standard.log_prob(standardised) - deviation.log(), event_dims)
+
+
+def sample_log_weights(
+    mean: Tensor,
+    logvar: Tensor,
+    prior_mean: Tensor | None,
+    prior_logvar: Tensor | None,
+    eps: Tensor,  # shape of z
+    event_dims: int,
+    bounds: tuple[float, float],
+    estimator: str,
+) -> tuple[Tensor, Tensor]:
+    """z, and log p(z) - log q(z|x), whose gradients are the estimator's."""
+    deviation = (0.5 * clamp(logvar, bounds)).exp()
+    z = mean + deviation * eps
+    standardised = eps
+    if estimator != "reparameterization":  # q's parameters held, and the density taken at z
+        deviation = deviation.detach()
+        standardised = eps + (z - z.detach()) / deviation  # z - m would lose digits
+    center = torch.zeros_like(mean) if prior_mean is None else prior_mean
+    spread = torch.zeros_like(mean) if prior_logvar is None else clamp(prior_logvar, bounds)
+    prior = Normal(center, (0.5 * spread).exp(), validate_args=False)
+    log_ratio = sum_event(prior.log_prob(z), event_dims)
+    log_ratio = log_ratio - log_density(standardised, deviation, event_dims)
+    if estimator == "dreg" and eps.dim() > mean.dim() and z.requires_grad:
+        share: list[Tensor] = []
+        if log_ratio.requires_grad:
+            log_ratio.register_hook(lambda g: share.append((g / g.sum(0)).nan_to_num(0, 0, 0)))
+        z.register_hook(
+            lambda g: g * share[0].reshape(share[0].shape + (1,) * event_dims) if share else g
+        )
+    return z, log_ratio
+
+
+def importance_weighted_elbo(log_weights: Tensor) -> tuple[Tensor, Tensor]:
+    """The bound, and the weights: those of a categorical distribution; zeros where all are -inf."""
+    top = log_weights.detach().amax(0)
+    logits = torch.where(top == -math.inf, 0.0, log_weights - top)
+    bound = top + logits.logsumexp(0) - math.log(log_weights.shape[0])
+    weights = torch.where(top == -math.inf, 0.0, logits.detach().softmax(0))
+    return torch.where(top.isinf(), top, bound), weights
+
+
+def score_function(
+    signal: Tensor,
+    mean: Tensor,
+    logvar: Tensor,
+    baseline: Tensor | None,
+    eps: Tensor,
+    event_dims: int,
+    bounds: tuple[float, float],
+) -> Tensor:
+    """The surrogate signal + (signal - baseline) log q(z|x), in value the signal; z is held."""
+    deviation = (0.5 * clamp(logvar, bounds)).exp()
+    held = eps * (deviation.detach() / deviation)
+    log_q = log_density(held - (mean - mean.detach()) / deviation, deviation, event_dims)
+    weight = signal.detach() if baseline is None else signal.detach() - baseline
+    nothing = weight.nan_to_num(0, 0, 0) * (log_q - log_q.detach()).nan_to_num(0, 0, 0)
+    return signal + nothing

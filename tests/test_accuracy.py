@@ -9,8 +9,9 @@ import plain
 import pytest
 import torch
 from cases import ARGUMENTS, HALVES, Case, tensors
-from check import Named, differentiate, noise, oracle_run, run
+from check import Named, differentiate, oracle_run, run
 from conftest import Backend
+from ops.common import noise
 from tolerances import NOISE, PLAIN_FACTOR, unit
 from torch import Tensor
 

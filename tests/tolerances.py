@@ -33,6 +33,10 @@ ROUNDINGS = {
     "gaussian_kl": 1,
     "gaussian_log_likelihood": 1,
     "negative_elbo": 2,
+    "squared_error": 1,
+    "sample_log_weights": 1,
+    "importance_weighted_elbo": 1,
+    "score_function": 1,
     "noise": 1,
 }
 # Against plain PyTorch in the same dtype (the contract's anchor).

@@ -91,19 +91,26 @@ def clamped(logvar: Tensor, dtype: torch.dtype, bounds: tuple[float, float]) -> 
 class _ScaleGradient(torch.autograd.Function):
     """The identity, whose gradient is multiplied by a number."""
 
+    generate_vmap_rule = True
+
     @staticmethod
-    def forward(ctx: Any, tensor: Tensor, scale: float) -> Tensor:
-        ctx.scale = scale
+    def forward(tensor: Tensor, scale: float) -> Tensor:
         return tensor.view_as(tensor)
+
+    @staticmethod
+    def setup_context(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> None:
+        ctx.scale = inputs[1]
 
     @staticmethod
     def backward(ctx: Any, gradient: Tensor) -> Any:
         return gradient * ctx.scale, None
 
 
-def _weighted(tensor: Any, weight: float) -> Any:
-    """The tensor, if any, through which gradients are multiplied by ``weight``."""
-    return tensor if tensor is None or weight == 1.0 else _ScaleGradient.apply(tensor, weight)
+def _weighted(tensor: Any, dtype: torch.dtype, weight: float) -> Any:
+    """The tensor, if any, through which gradients are multiplied by ``weight`` before rounding."""
+    if tensor is None or weight == 1.0:
+        return tensor
+    return _ScaleGradient.apply(tensor.to(dtype), weight)
 
 
 def _kl_elements(
@@ -134,11 +141,13 @@ def _controlled_kl(
     control: KLControl,
 ) -> Tensor:  # [*batch, *event]
     """The KL of each element, no less than the floor, with its gradients weighted."""
-    posterior, prior = control.posterior_weight, control.prior_weight
+    dtype = compute_dtype(mean, logvar, prior_mean, prior_logvar)
+    posterior, prior = (mean, logvar), (prior_mean, prior_logvar)
     elements = _kl_elements(
-        _weighted(mean, posterior), _weighted(logvar, posterior), _weighted(prior_mean, prior),
-        _weighted(prior_logvar, prior), bounds,
-    )  # fmt: skip
+        *(_weighted(tensor, dtype, control.posterior_weight) for tensor in posterior),
+        *(_weighted(tensor, dtype, control.prior_weight) for tensor in prior),
+        bounds,
+    )
     if control.floor > -math.inf:
         elements = torch.where(elements < control.floor, control.floor, elements)
     return elements

@@ -11,41 +11,35 @@ from torch import Tensor
 from vae_fast._backends.reference import clamped, compute_dtype, noise_of, sum_event
 
 
-class _Shares:
-    """Each sample's share in the gradient of the log-ratios, from one Function to another."""
-
-    of_samples: Tensor | None = None  # [L, *batch]
-
-
-class _TakeShares(torch.autograd.Function):
-    """The identity on log-ratios [L, *batch], whose backward pass leaves the shares."""
-
-    @staticmethod
-    def forward(ctx: Any, log_ratio: Tensor, shares: _Shares) -> Tensor:
-        ctx.shares = shares
-        return log_ratio.view_as(log_ratio)
-
-    @staticmethod
-    def backward(ctx: Any, gradient: Tensor) -> Any:
-        ctx.shares.of_samples = gradient_shares(gradient)
-        return gradient, None
-
-
 class _WeighPath(torch.autograd.Function):
-    """The identity on samples [L, *batch, *event]; weighs what arrives for them by the shares."""
+    """z and the log-ratios, what arrives along z's path being weighed by the samples' shares.
+
+    The log-ratios come twice: with the gradient through z, and with that of the prior.
+    """
+
+    generate_vmap_rule = True
 
     @staticmethod
-    def forward(ctx: Any, z: Tensor, shares: _Shares) -> Tensor:
-        ctx.shares = shares
-        return z.view_as(z)
+    def forward(
+        z: Tensor,  # [L, *batch, *event]
+        through_z: Tensor,  # [L, *batch]
+        through_prior: Tensor,  # [L, *batch]
+    ) -> tuple[Tensor, Tensor]:
+        return z.view_as(z), through_z.view_as(through_z)
 
     @staticmethod
-    def backward(ctx: Any, gradient: Tensor) -> Any:
-        weight = ctx.shares.of_samples
-        if weight is not None:
-            event_dims = gradient.dim() - weight.dim()
-            gradient = gradient * weight.reshape(weight.shape + (1,) * event_dims)
-        return gradient, None
+    def setup_context(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, ...]) -> None:
+        ctx.set_materialize_grads(False)
+
+    @staticmethod
+    def backward(ctx: Any, grad_z: Tensor | None, grad_log_ratio: Tensor | None) -> Any:
+        if grad_log_ratio is None:
+            return grad_z, None, None
+        share = gradient_shares(grad_log_ratio)
+        if grad_z is not None:
+            event_dims = grad_z.dim() - share.dim()
+            grad_z = grad_z * share.reshape(share.shape + (1,) * event_dims)
+        return grad_z, grad_log_ratio * share, grad_log_ratio
 
 
 def gradient_shares(gradient: Tensor) -> Tensor:
@@ -72,45 +66,54 @@ def sample_log_weights(
     dtype = compute_dtype(mean, logvar, prior_mean, prior_logvar)
     eps = noise_of(mean, eps, seed, num_samples, event_dims, row_offset, dtype, sample_offset)
     m, v = mean.to(dtype), clamped(logvar, dtype, bounds)
+    m_p = None if prior_mean is None else prior_mean.to(dtype)
+    v_p = None if prior_logvar is None else clamped(prior_logvar, dtype, bounds)
     z = m + torch.exp(0.5 * v) * eps
-    shares = _Shares() if estimator == "dreg" and num_samples is not None else None
-    if shares is not None:
-        z = _WeighPath.apply(z, shares)
     if estimator == "reparameterization":
         terms = v + eps * eps
     else:  # through z only: q's own parameters are constants of its density
         distance = (z - z.detach()) * torch.exp(-0.5 * v.detach()) + eps  # in value, eps exactly
         terms = v.detach() + distance * distance
-    center = z if prior_mean is None else z - prior_mean.to(dtype)
-    if prior_logvar is None:
-        terms = terms - center * center
+    if estimator == "dreg" and num_samples is not None:
+        held = (None if p is None else p.detach() for p in (m_p, v_p))
+        through_z = sum_event(0.5 * (terms - _prior_terms(z, *held)), event_dims)
+        through_prior = sum_event(-0.5 * _prior_terms(z.detach(), m_p, v_p), event_dims)
+        z, log_ratio = _WeighPath.apply(z, through_z, through_prior)
     else:
-        v_p = clamped(prior_logvar, dtype, bounds)
-        terms = terms - (v_p + center * center * torch.exp(-v_p))
-    log_ratio = sum_event(0.5 * terms, event_dims)
-    if shares is not None:
-        log_ratio = _TakeShares.apply(log_ratio, shares)
+        log_ratio = sum_event(0.5 * (terms - _prior_terms(z, m_p, v_p)), event_dims)
     return z.to(mean.dtype), log_ratio
+
+
+def _prior_terms(z: Tensor, m_p: Tensor | None, v_p: Tensor | None) -> Tensor:
+    """-2 log p(z), without its constant, of each element."""
+    center = z if m_p is None else z - m_p
+    return center * center if v_p is None else v_p + center * center * torch.exp(-v_p)
 
 
 def importance_weighted_elbo(log_weights: Tensor) -> tuple[Tensor, Tensor]:
     """ln of the mean over the first dimension [*batch]; normalised weights [K, *batch]."""
     log_weights = log_weights.to(compute_dtype(log_weights))
-    total = torch.logsumexp(log_weights, 0)
-    bound = total - math.log(log_weights.shape[0])
-    with torch.no_grad():  # weights of 0 where every one is 0
-        shift = torch.where(total == -math.inf, torch.zeros_like(total), total)
-        weights = torch.exp(log_weights - shift)
-    return bound, weights
+    top = log_weights.detach().amax(0)
+    impossible = top == -math.inf
+    ratios = torch.exp(log_weights - torch.where(impossible, torch.zeros_like(top), top))
+    total = torch.where(impossible, torch.ones_like(top), ratios.sum(0))
+    bound = top + torch.log(total / log_weights.shape[0])
+    # An infinite `top` is the bound itself; its gradient and weights are 0 below, NaN above.
+    return torch.where(top.isinf(), top, bound), (ratios / total).detach()
 
 
 class _Attach(torch.autograd.Function):
     """``signal``, with which a gradient goes to ``log_density`` too, times ``weight``."""
 
+    generate_vmap_rule = True
+
     @staticmethod
-    def forward(ctx: Any, signal: Tensor, log_density: Tensor, weight: Tensor) -> Tensor:
-        ctx.save_for_backward(weight)
+    def forward(signal: Tensor, log_density: Tensor, weight: Tensor) -> Tensor:
         return signal.view_as(signal)
+
+    @staticmethod
+    def setup_context(ctx: Any, inputs: tuple[Tensor, ...], output: Tensor) -> None:
+        ctx.save_for_backward(inputs[2])
 
     @staticmethod
     def backward(ctx: Any, gradient: Tensor) -> Any:
