@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import struct
 from collections.abc import Sequence
 from contextlib import nullcontext
 from typing import Any, NamedTuple
@@ -12,6 +13,7 @@ import triton.language as tl
 from torch import Tensor
 
 from vae_fast._backends.reference import compute_dtype
+from vae_fast._control import NO_CONTROL, KLControl
 from vae_fast.kernels import tile
 from vae_fast.kernels.finish import finish_kernel
 
@@ -34,6 +36,9 @@ SUMMING_PROGRAMS = 1024
 # (parts, outputs) of a tile of the finishing kernel, by what has to be added: many parts for one
 # output, few parts, many parts.
 FINISH_ONE, FINISH_FEW, FINISH_MANY = (2048, 1), (8, 256), (64, 32)
+# Of importance weights, a value a row and sample: rows of a tile, so many that a warp reads 128
+# bytes of float32, and its elements. Few, since there are few of them in all.
+WEIGHT_ROWS, WEIGHT_TILE = 32, 512
 
 
 class Operand(NamedTuple):
@@ -142,8 +147,24 @@ def signed(value: int) -> int:
     return (value + 2**63) % 2**64 - 2**63
 
 
-def _power_of_two(count: int) -> int:
+def power_of_two(count: int) -> int:
+    """The least power of two that is no less than ``count``."""
     return 1 << max(0, count - 1).bit_length()
+
+
+def as_argument(value: float, compute: torch.dtype) -> float | int:
+    """A number as an argument of a kernel. Triton passes a float as float32, which is too short
+    for float64: of that the bits go, as an int64."""
+    if compute is torch.float64:
+        return struct.unpack("<q", struct.pack("<d", value))[0]
+    return float(value)
+
+
+def control_arguments(control: KLControl, compute: torch.dtype) -> tuple[float | int | None, ...]:
+    """``control`` as arguments of a kernel: None each where nothing is to be done."""
+    if control == NO_CONTROL:
+        return (None,) * len(control)
+    return tuple(as_argument(value, compute) for value in control)
 
 
 class Call:
@@ -193,9 +214,9 @@ class Call:
             ends = (rows * self.cols for count, rows in planes if count > 1)
             flat = 0 if any(end % shift for end in (first, *ends)) else shift
         width = self.cols + max(shift - 1, 0)
-        lanes = min(most, max(4, _power_of_two(width)))
+        lanes = min(most, max(4, power_of_two(width)))
         size = min(most, SMALL_TILE if self.rows * self.cols < SMALL_CALL else TILE)
-        height = max(1, min(size // lanes, _power_of_two(self.rows)))
+        height = max(1, min(size // lanes, power_of_two(self.rows)))
         self.tiles = max(1, -(-width // lanes))
         row_tiles = max(1, -(-self.rows // height))
         groups = max(1, SUMMING_PROGRAMS // self.tiles) if self.row_loop else row_tiles

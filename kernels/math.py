@@ -16,6 +16,15 @@ _SHIFT_BITS = tl.constexpr(0x4B400000)
 
 
 @triton.jit
+def number(x, COMPUTE: tl.constexpr):
+    """An argument made by ``launch.as_argument``: of float64 the bits."""
+    if COMPUTE == tl.float64:
+        return x.to(tl.int64).to(tl.float64, bitcast=True)
+    else:
+        return x
+
+
+@triton.jit
 def power_of_two(k):
     """2^k of int32 k in [-126, 127], from the exponent's bits."""
     return ((k + 127) << 23).to(tl.float32, bitcast=True)
@@ -112,10 +121,10 @@ def exp_half(v):
 
 
 @triton.jit
-def minus_two_log(u):
-    """-2 ln u for u in [2^-33, 1]; relative error below 2e-7, also where u is close to 1."""
+def log(u):
+    """ln u of a normal number above 0; relative error below 2e-7, also where u is close to 1."""
     if u.dtype == tl.float64:
-        return -2.0 * tl.log(u)
+        return tl.log(u)
     else:
         # u = m 2^k with m in [sqrt(1/2), sqrt(2)), from the bits.
         bits = u.to(tl.int32, bitcast=True)
@@ -129,7 +138,7 @@ def minus_two_log(u):
         p = tl.fma(p, f, -2.500133704e-1)
         p = tl.fma(p, f, 3.333391074e-1)
         log1p = tl.fma(f * f, tl.fma(f, p, -0.5), f)
-        return -2.0 * tl.fma(k, 0.693147181, log1p)
+        return tl.fma(k, 0.693147181, log1p)
 
 
 @triton.jit
