@@ -35,6 +35,7 @@ OUTPUTS = {
 OUTPUTS_LIKE = {"z": "mean", "value": "signal"}
 DECODER_OPS = ("gaussian_log_likelihood", "negative_elbo", "squared_error")
 PRIORS = {"prior_mean": "full", "prior_logvar": "full"}
+CONSTANTS = ("weights",)  # outputs without a gradient
 # Ops whose gradient is by design not the derivative of their value.
 SURROGATES = ("score_function",)
 LAYOUTS = ("contiguous", "transposed", "sliced", "offset", "expanded", "channels_last", "negated")
@@ -132,6 +133,11 @@ class Case:
             "channel": event[:1] + (1,) * len(event[1:]),
         }
         return shapes[kind]
+
+
+def priors(op: str) -> dict[str, str]:
+    """The kinds of a full prior's shapes, for an op that takes one."""
+    return PRIORS if "prior_mean" in ARGUMENTS[op] else {}
 
 
 def generator(*words: object) -> torch.Generator:

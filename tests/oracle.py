@@ -180,7 +180,8 @@ def sample_log_weights(
     standardised = eps
     if estimator != "reparameterization":  # q's parameters held, and the density taken at z
         deviation = deviation.detach()
-        standardised = eps + (z - z.detach()) / deviation  # z - m would lose digits
+        moved = (z - z.detach()).nan_to_num(0)  # 0 in value, of an infinite z too
+        standardised = eps + moved / deviation  # z - m would lose digits
     center = torch.zeros_like(mean) if prior_mean is None else prior_mean
     spread = torch.zeros_like(mean) if prior_logvar is None else clamp(prior_logvar, bounds)
     prior = Normal(center, (0.5 * spread).exp(), validate_args=False)

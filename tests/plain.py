@@ -28,16 +28,59 @@ def gaussian_log_likelihood(x: Tensor, mean: Tensor, logvar: Tensor | None, dims
     return terms.sum(tuple(range(-dims, 0)))
 
 
-def run(case: Case, arguments: dict[str, Tensor | None], eps: Tensor) -> dict[str, Tensor]:
+def sample_log_weights(
+    mean: Tensor,
+    logvar: Tensor,
+    prior_mean: Tensor,
+    prior_logvar: Tensor,
+    eps: Tensor,
+    dims: int,
+) -> tuple[Tensor, Tensor]:
+    z = mean + torch.exp(0.5 * logvar) * eps
+    log_ratio = gaussian_log_likelihood(z, prior_mean, prior_logvar, dims)
+    return z, log_ratio - gaussian_log_likelihood(z, mean, logvar, dims)
+
+
+def importance_weighted_elbo(log_weights: Tensor) -> tuple[Tensor, Tensor]:
+    bound = torch.logsumexp(log_weights, 0) - math.log(log_weights.shape[0])
+    return bound, torch.softmax(log_weights.detach(), 0)
+
+
+def score_function(signal: Tensor, mean: Tensor, logvar: Tensor, eps: Tensor, dims: int) -> Tensor:
+    z = (mean + torch.exp(0.5 * logvar) * eps).detach()
+    log_q = gaussian_log_likelihood(z, mean, logvar, dims)
+    return signal + signal.detach() * (log_q - log_q.detach())
+
+
+Arguments = dict[str, Tensor | None]
+
+
+def _sample_kl(case: Case, a: Arguments, eps: Tensor, dims: int) -> tuple[Tensor, ...]:
+    return a["mean"] + torch.exp(0.5 * a["logvar"]) * eps, gaussian_kl(**a, dims=dims)
+
+
+def _negative_elbo(case: Case, a: Arguments, eps: Tensor, dims: int) -> tuple[Tensor, ...]:
+    log_likelihood = gaussian_log_likelihood(a["x"], a["mean"], a["logvar"], dims)
+    return ((case.beta * a["kl"] - log_likelihood).mean(),)
+
+
+OPS = {
+    "sample_kl": _sample_kl,
+    "gaussian_kl": lambda case, a, eps, dims: (gaussian_kl(**a, dims=dims),),
+    "gaussian_log_likelihood": lambda case, a, eps, dims: (
+        gaussian_log_likelihood(**a, dims=dims),
+    ),
+    "negative_elbo": _negative_elbo,
+    "squared_error": lambda case, a, eps, dims: (
+        ((a["x"] - a["mean"]) ** 2).sum(tuple(range(-dims, 0))),
+    ),
+    "sample_log_weights": lambda case, a, eps, dims: sample_log_weights(**a, eps=eps, dims=dims),
+    "importance_weighted_elbo": lambda case, a, eps, dims: importance_weighted_elbo(**a),
+    "score_function": lambda case, a, eps, dims: (score_function(**a, eps=eps, dims=dims),),
+}
+
+
+def run(case: Case, arguments: Arguments, eps: Tensor) -> dict[str, Tensor]:
     """The outputs of a case by plain PyTorch; within the bounds on the log-variance."""
-    dims = case.resolved_event_dims
-    if case.op == "gaussian_kl":
-        return {"kl": gaussian_kl(**arguments, dims=dims)}
-    if case.op == "sample_kl":
-        z = arguments["mean"] + torch.exp(0.5 * arguments["logvar"]) * eps
-        return {"z": z, "kl": gaussian_kl(**arguments, dims=dims)}
-    kl = arguments.pop("kl", None)
-    log_likelihood = gaussian_log_likelihood(**arguments, dims=dims)
-    if case.op == "gaussian_log_likelihood":
-        return {"log_likelihood": log_likelihood}
-    return {"loss": (case.beta * kl - log_likelihood).mean()}
+    made = OPS[case.op](case, arguments, eps, case.resolved_event_dims)
+    return dict(zip(case.outputs, made, strict=True))

@@ -6,7 +6,7 @@ from collections.abc import Iterator
 
 import pytest
 import torch
-from cases import ARGUMENTS, FLOATS, Case
+from cases import ARGUMENTS, FLOATS, Case, priors
 from check import run
 from conftest import Backend
 from torch import Tensor
@@ -45,10 +45,16 @@ def assert_identical(first: dict[str, Tensor], other: dict[str, Tensor]) -> None
 
 
 def cases(op: str, shape: tuple[int, ...], dtype: torch.dtype) -> list[Case]:
-    prior = {"prior_mean": "full", "prior_logvar": "event"} if "prior_mean" in ARGUMENTS[op] else {}
+    prior = {"prior_mean": "full", "prior_logvar": "event"} if priors(op) else {}
     first = Case(op, shape, dtype=dtype, **prior)
-    second = Case(op, shape, dtype=dtype, logvar="scalar", num_samples=2, reduction="sum", **prior)
-    third = Case(op, shape, dtype=dtype, logvar="event", differentiate=("mean", "logvar"))
+    second = Case(
+        op, shape, dtype=dtype, logvar="scalar", num_samples=2, reduction="sum", estimator="dreg",
+        free_bits=0.3, balance=0.8, return_dims=True, **prior,
+    )  # fmt: skip
+    third = Case(
+        op, shape, dtype=dtype, logvar="event", differentiate=("mean", "logvar"), estimator="stl",
+        return_dims=True,
+    )  # fmt: skip
     return [first, second, third]
 
 
@@ -89,20 +95,26 @@ def test_the_same_call_gives_the_same_bits(op: str, backend: Backend) -> None:
                 assert_identical(first, results(case, backend))
 
 
-@pytest.mark.parametrize("op", ["sample_kl", "gaussian_kl", "gaussian_log_likelihood"])
+@pytest.mark.parametrize(
+    "op",
+    ["sample_kl", "gaussian_kl", "gaussian_log_likelihood", "squared_error", "sample_log_weights"],
+)
 def test_a_row_has_the_same_value_alone(op: str, compiled_backend: Backend) -> None:
     """Wherever a row stands in memory: a kernel that joins rows would sum them otherwise."""
     generator = torch.Generator().manual_seed(5)
     columns = [torch.randn(9, 101, generator=generator) for _ in range(2)]
-    options = {"seed": 3} if op == "sample_kl" else {}
+    options = {"row_offset": 0, "seed": 3} if "sample" in op else {}
 
-    def rows(part: slice) -> Tensor:
-        made = getattr(F, op)(*(c[part] for c in columns), **options, backend=compiled_backend.name)
-        return made[1] if op == "sample_kl" else made
+    def rows(start: int, stop: int) -> Tensor:
+        if options:
+            options["row_offset"] = start
+        part = (c[start:stop] for c in columns)
+        made = getattr(F, op)(*part, **options, backend=compiled_backend.name)
+        return made[1] if isinstance(made, tuple) else made
 
-    whole = rows(slice(None))
+    whole = rows(0, 9)
     for row in range(9):
-        assert torch.equal(rows(slice(row, row + 1))[0], whole[row])
+        assert torch.equal(rows(row, row + 1)[0], whole[row])
 
 
 @pytest.mark.parametrize("layout", ["transposed", "sliced", "offset"])

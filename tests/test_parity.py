@@ -8,7 +8,7 @@ import itertools
 import objective_cases
 import pytest
 import torch
-from cases import ARGUMENTS, BROADCASTS, FLOATS, HALVES, LAYOUTS, PRIORS, Case
+from cases import ARGUMENTS, BROADCASTS, FLOATS, HALVES, LAYOUTS, PRIORS, Case, priors
 from check import check
 from conftest import Backend
 
@@ -16,10 +16,6 @@ from conftest import Backend
 ENCODER_OPS = ("sample_kl", "gaussian_kl")
 DECODER_OPS = ("gaussian_log_likelihood", "negative_elbo")
 OPS = ENCODER_OPS + DECODER_OPS
-
-
-def priors(op: str) -> dict[str, str]:
-    return PRIORS if op in ENCODER_OPS else {}
 
 
 def shape_cases() -> list[Case]:

@@ -2,57 +2,98 @@
 
 from __future__ import annotations
 
+import itertools
 import math
 
 import check
 import pytest
 import torch
-from cases import ARGUMENTS, Case, tensors, upstream
+from cases import ARGUMENTS, Case, priors, tensors, upstream
 from conftest import Backend
+from ops.common import Arguments, Named
 from torch import Tensor
 
 POISONS = (math.nan, math.inf, -math.inf)
-POISONED = [(op, name) for op in ARGUMENTS for name in ARGUMENTS[op]]
+WIDTHS, DTYPES = (3, 37, 1029), (torch.float32, torch.float64, torch.bfloat16)
+EVERY_SIZE = tuple(itertools.product(WIDTHS, DTYPES))
+SOME_SIZES = tuple(zip(WIDTHS, DTYPES, strict=True))
+# A call's options, its poisoned argument, and the sizes that it is tried in.
+POISONED = [
+    pytest.param(op, name, options, width, dtype, id=f"{op}-{name}-{width}-{dtype}-{kind}")
+    for op, options, kind, sizes in (
+        ("sample_kl", {"num_samples": 2}, "plain", EVERY_SIZE),
+        ("gaussian_kl", {}, "plain", EVERY_SIZE),
+        ("gaussian_log_likelihood", {}, "plain", EVERY_SIZE),
+        ("negative_elbo", {"reduction": "none"}, "plain", EVERY_SIZE),
+        ("sample_kl", {"free_bits": 0.3, "balance": 0.8}, "controlled", SOME_SIZES),
+        ("squared_error", {}, "plain", SOME_SIZES),
+        ("sample_log_weights", {"num_samples": 2}, "plain", SOME_SIZES),
+        ("sample_log_weights", {"num_samples": 2, "estimator": "dreg"}, "dreg", SOME_SIZES[1:2]),
+        ("score_function", {"num_samples": 2, "baseline": "rows"}, "plain", SOME_SIZES),
+        ("importance_weighted_elbo", {}, "plain", SOME_SIZES),
+    )
+    for name in ARGUMENTS[op]
+    for width, dtype in sizes
+]
+SAMPLED = ("z", "log_ratio", "value", "signal", "weights", "log_weights")
 ROW = 2
+
+
+def make(op: str, width: int, dtype: torch.dtype, options: dict) -> Case:
+    """A case of five rows; of log-weights the width is the number of samples."""
+    if op == "importance_weighted_elbo":
+        return Case(op, (5,), num_samples=width, dtype=dtype, **options)
+    return Case(op, (5, width), dtype=dtype, **priors(op), **options)
+
+
+def by_rows(case: Case, name: str, tensor: Tensor) -> Tensor:
+    """A view with the rows in front."""
+    return tensor.movedim(1, 0) if name in SAMPLED and case.num_samples is not None else tensor
+
+
+def poisoned(case: Case, name: str | None, poison: float, place: int, device: str) -> Arguments:
+    arguments = tensors(case, device)
+    if name is not None:
+        with torch.no_grad():
+            by_rows(case, name, arguments[name])[ROW].view(-1)[place] = poison
+    return arguments
 
 
 def run(
     case: Case, backend: Backend, name: str | None, poison: float, place: int
-) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
-    arguments = tensors(case, backend.device)
-    if name is not None:
-        with torch.no_grad():
-            arguments[name].view(arguments[name].shape[0], -1)[ROW, place] = poison
+) -> tuple[Named, Named]:
+    arguments = poisoned(case, name, poison, place, backend.device)
     outputs = check.call(case, arguments, backend.name)
     return outputs, check.differentiate(outputs, arguments, upstream(case, outputs))
 
 
 def other_rows(case: Case, name: str, tensor: Tensor) -> Tensor:
     """The rows of an output or gradient that nobody poisoned."""
-    axis = 1 if name == "z" and case.num_samples is not None else 0
-    return torch.cat([tensor.narrow(axis, 0, ROW), tensor.narrow(axis, ROW + 1, 2)], axis)
+    return by_rows(case, name, tensor)[[0, 1, 3, 4]]
 
 
-@pytest.mark.parametrize("dtype", [torch.float32, torch.float64, torch.bfloat16], ids=str)
-@pytest.mark.parametrize("width", [3, 37, 1029])
 @pytest.mark.parametrize("poison", POISONS, ids=str)
-@pytest.mark.parametrize(("op", "name"), POISONED)
+@pytest.mark.parametrize(("op", "name", "options", "width", "dtype"), POISONED)
 def test_only_their_own_rows(
-    op: str, name: str, poison: float, width: int, dtype: torch.dtype, backend: Backend
+    op: str,
+    name: str,
+    options: dict,
+    width: int,
+    dtype: torch.dtype,
+    poison: float,
+    backend: Backend,
 ) -> None:
-    prior = {"prior_mean": "full", "prior_logvar": "full"} if "prior_mean" in ARGUMENTS[op] else {}
-    samples = 2 if op == "sample_kl" else None
-    case = Case(op, (5, width), dtype=dtype, reduction="none", num_samples=samples, **prior)
+    case = make(op, width, dtype, options)
     clean_outputs, clean_gradients = run(case, backend, None, 0.0, 0)
-    for place in {0, width // 2, width - 1} if name != "kl" else {0}:
+    size = by_rows(case, name, tensors(case)[name])[ROW].numel()
+    for place in {0, size // 2, size - 1}:
         outputs, gradients = run(case, backend, name, poison, place)
         for made, clean in ((outputs, clean_outputs), (gradients, clean_gradients)):
             for key, tensor in made.items():
                 got, want = (other_rows(case, key, t) for t in (tensor, clean[key]))
                 assert torch.equal(got, want), f"{key} of a row without {poison} changed"
         with torch.no_grad():
-            arguments = tensors(case)
-            arguments[name].view(5, -1)[ROW, place] = poison
+            arguments = poisoned(case, name, poison, place, "cpu")
             answer = check.answer(
                 case, {k: t if t is None else t.double() for k, t in arguments.items()}
             )

@@ -72,7 +72,8 @@ def sample_log_weights(
     if estimator == "reparameterization":
         terms = v + eps * eps
     else:  # through z only: q's own parameters are constants of its density
-        distance = (z - z.detach()) * torch.exp(-0.5 * v.detach()) + eps  # in value, eps exactly
+        moved = (z - z.detach()).nan_to_num(0.0)  # 0 in value, of an infinite z too
+        distance = moved * torch.exp(-0.5 * v.detach()) + eps
         terms = v.detach() + distance * distance
     if estimator == "dreg" and num_samples is not None:
         held = (None if p is None else p.detach() for p in (m_p, v_p))
