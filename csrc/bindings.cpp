@@ -57,8 +57,13 @@ Operand operand(const py::object& given, const py::tuple& sizes) {
 Operand sampled(const py::object& given, const py::tuple& sizes, int64_t samples) {
   return operand(given, sizes, sizes.size(), samples);
 }
-Operand one_a_row(const py::object& given, const py::tuple& sizes, int event_dims) {
-  return operand(given, sizes, sizes.size() - event_dims);
+Operand one_a_row(const py::object& given, const py::tuple& sizes, int event_dims,
+                  std::optional<int64_t> samples = std::nullopt) {
+  return operand(given, sizes, sizes.size() - event_dims, samples);
+}
+Operand one_a_column(const py::object& given, const py::tuple& sizes, int event_dims) {
+  if (given.is_none()) return {};
+  return operand(given, sizes[py::slice(-event_dims, std::nullopt, std::nullopt)], event_dims);
 }
 
 // The low 64 bits of an int or of what converts to one, a 0-dim tensor among them; 0 for None.
@@ -69,8 +74,13 @@ uint64_t low_bits(const py::object& given) {
   return PyLong_AsUnsignedLongLongMask(number.ptr());
 }
 
-Noise noise_of(const py::object& seed, const py::object& row_offset) {
-  return {low_bits(seed), low_bits(row_offset)};
+Noise noise_of(const py::object& seed, const py::object& row_offset, uint32_t sample_offset = 0) {
+  return {low_bits(seed), low_bits(row_offset), sample_offset};
+}
+
+KLControl control_of(const py::object& given) {
+  return {PyFloat_AsDouble(field(given, 0)), PyFloat_AsDouble(field(given, 1)),
+          PyFloat_AsDouble(field(given, 2))};
 }
 
 Output output(const py::object& given) {
@@ -125,6 +135,7 @@ bool wide(const GaussianInputs& in) {
 bool wide(const LikelihoodInputs& in) {
   return is_double(in.x) || is_double(in.mean) || is_double(in.logvar);
 }
+bool wide(const ImportanceWeightedELBOArgs& args) { return is_double(args.log_weights); }
 bool wide(const NegativeELBOArgs& args) { return wide(args.inputs) || is_double(args.kl); }
 template <class Args>
 bool wide(const Args& args) {
@@ -178,43 +189,114 @@ PYBIND11_MODULE(_C, m) {
   m.def("sample_kl_forward",
         [](const py::tuple& sizes, int event_dims, int64_t samples, const py::tuple& inputs,
            const py::object& eps, const py::object& seed, const py::object& row_offset,
-           const py::tuple& bounds, const py::object& z, const py::object& kl, int threads) {
+           const py::tuple& bounds, const py::tuple& control, const py::object& z,
+           const py::object& kl, const py::object& dims, int threads) {
           launch(&Kernels::sample_kl_forward,
                  SampleKLArgs{shape_of(sizes, event_dims), samples,
                               gaussian_inputs(inputs, sizes, bounds), sampled(eps, sizes, samples),
-                              noise_of(seed, row_offset), output(z), output(kl)},
+                              noise_of(seed, row_offset), control_of(control), output(z),
+                              output(kl), output(dims)},
                  threads);
         });
 
   m.def("sample_kl_backward",
         [](const py::tuple& sizes, int event_dims, int64_t samples, const py::tuple& inputs,
            const py::object& eps, const py::object& seed, const py::object& row_offset,
-           const py::tuple& bounds, const py::object& grad_z, const py::object& grad_kl,
-           const py::tuple& gradients, int threads) {
+           const py::tuple& bounds, const py::tuple& control, const py::object& grad_z,
+           const py::object& grad_kl, const py::object& grad_dims, const py::tuple& gradients,
+           int threads) {
           launch(&Kernels::sample_kl_backward,
                  SampleKLBackwardArgs{
                      shape_of(sizes, event_dims), samples, gaussian_inputs(inputs, sizes, bounds),
                      sampled(eps, sizes, samples), noise_of(seed, row_offset),
-                     sampled(grad_z, sizes, samples), one_a_row(grad_kl, sizes, event_dims),
+                     sampled(grad_z, sizes, samples),
+                     KLUpstream{one_a_row(grad_kl, sizes, event_dims),
+                                one_a_column(grad_dims, sizes, event_dims), control_of(control)},
                      gaussian_gradients(gradients)},
                  threads);
         });
 
-  m.def("gaussian_kl_forward", [](const py::tuple& sizes, int event_dims, const py::tuple& inputs,
-                                  const py::tuple& bounds, const py::object& kl, int threads) {
-    launch(&Kernels::gaussian_kl_forward,
-           GaussianKLArgs{shape_of(sizes, event_dims), gaussian_inputs(inputs, sizes, bounds),
-                          output(kl)},
-           threads);
-  });
+  m.def("gaussian_kl_forward",
+        [](const py::tuple& sizes, int event_dims, const py::tuple& inputs, const py::tuple& bounds,
+           const py::tuple& control, const py::object& kl, int threads) {
+          launch(&Kernels::gaussian_kl_forward,
+                 GaussianKLArgs{shape_of(sizes, event_dims), gaussian_inputs(inputs, sizes, bounds),
+                                control_of(control), output(kl)},
+                 threads);
+        });
 
   m.def("gaussian_kl_backward",
         [](const py::tuple& sizes, int event_dims, const py::tuple& inputs, const py::tuple& bounds,
-           const py::object& grad_kl, const py::tuple& gradients, int threads) {
+           const py::tuple& control, const py::object& grad_kl, const py::tuple& gradients,
+           int threads) {
           launch(&Kernels::gaussian_kl_backward,
                  GaussianKLBackwardArgs{
                      shape_of(sizes, event_dims), gaussian_inputs(inputs, sizes, bounds),
-                     one_a_row(grad_kl, sizes, event_dims), gaussian_gradients(gradients)},
+                     KLUpstream{one_a_row(grad_kl, sizes, event_dims), {}, control_of(control)},
+                     gaussian_gradients(gradients)},
+                 threads);
+        });
+
+  m.def("sample_log_weights_forward",
+        [](const py::tuple& sizes, int event_dims, int64_t samples, const py::tuple& inputs,
+           const py::object& eps, const py::object& seed, const py::object& row_offset,
+           uint32_t sample_offset, const py::tuple& bounds, const py::object& z,
+           const py::object& log_ratio, int threads) {
+          launch(&Kernels::sample_log_weights_forward,
+                 SampleLogWeightsArgs{
+                     shape_of(sizes, event_dims), samples, gaussian_inputs(inputs, sizes, bounds),
+                     sampled(eps, sizes, samples), noise_of(seed, row_offset, sample_offset),
+                     output(z), output(log_ratio)},
+                 threads);
+        });
+
+  m.def("sample_log_weights_backward",
+        [](const py::tuple& sizes, int event_dims, int64_t samples, const py::tuple& inputs,
+           const py::object& eps, const py::object& seed, const py::object& row_offset,
+           uint32_t sample_offset, const py::tuple& bounds, const py::object& grad_z,
+           const py::object& grad_log_ratio, const py::object& path_weight, bool path_only,
+           const py::tuple& gradients, int threads) {
+          launch(&Kernels::sample_log_weights_backward,
+                 SampleLogWeightsBackwardArgs{
+                     shape_of(sizes, event_dims), samples, gaussian_inputs(inputs, sizes, bounds),
+                     sampled(eps, sizes, samples), noise_of(seed, row_offset, sample_offset),
+                     sampled(grad_z, sizes, samples),
+                     one_a_row(grad_log_ratio, sizes, event_dims, samples),
+                     one_a_row(path_weight, sizes, event_dims, samples), path_only,
+                     gaussian_gradients(gradients)},
+                 threads);
+        });
+
+  m.def("importance_weighted_elbo_forward",
+        [](int64_t samples, int64_t rows, const py::object& log_weights, const py::object& bound,
+           const py::object& weights, int threads) {
+          launch(&Kernels::importance_weighted_elbo_forward,
+                 ImportanceWeightedELBOArgs{samples, rows, operand(log_weights, py::tuple()),
+                                            output(bound), output(weights)},
+                 threads);
+        });
+
+  m.def("score_function_backward",
+        [](const py::tuple& sizes, int event_dims, int64_t samples, const py::tuple& inputs,
+           const py::object& eps, const py::object& seed, const py::object& row_offset,
+           const py::tuple& bounds, const py::object& weight, const py::tuple& gradients,
+           int threads) {
+          launch(&Kernels::score_function_backward,
+                 ScoreFunctionArgs{shape_of(sizes, event_dims), samples,
+                                   gaussian_inputs(inputs, sizes, bounds),
+                                   sampled(eps, sizes, samples), noise_of(seed, row_offset),
+                                   one_a_row(weight, sizes, event_dims, samples),
+                                   output(gradients[0]), output(gradients[1])},
+                 threads);
+        });
+
+  m.def("squared_error_forward",
+        [](const py::tuple& sizes, int event_dims, const py::object& x, const py::object& mean,
+           const py::object& squared_error, int threads) {
+          launch(&Kernels::squared_error_forward,
+                 LogLikelihoodArgs{shape_of(sizes, event_dims),
+                                   {operand(x, sizes), operand(mean, sizes), {}, {}},
+                                   output(squared_error)},
                  threads);
         });
 

@@ -46,6 +46,17 @@ struct GeneralKL {
   }
 };
 
+// Free bits: an element's KL below the floor counts as the floor, and gets no upstream gradient g.
+// A NaN is not below.
+template <class T>
+VF_FN T with_floor(T kl, T floor) {
+  return math::max(floor, kl);
+}
+template <class T>
+VF_FN T above_floor(T kl, T floor, T g) {
+  return math::select_below(kl, floor, T(0.0f), g);
+}
+
 // log N(x; m, e^v) = -(ln 2pi + v + (x - m)^2 e^-v) / 2.
 template <class T>
 struct LogDensity {
@@ -59,6 +70,26 @@ struct LogDensity {
   // Both times g, the upstream gradient; half is g / 2.
   VF_FN T grad_mean(T g) const { return g * scaled; }
   VF_FN T grad_logvar(T half) const { return half * (square - T(1.0f)); }
+};
+
+template <class T>
+VF_FN T squared_error(T x, T m) {
+  return (x - m) * (x - m);
+}
+
+// Gradients of log N(z; m, e^v) at samples z = m + e^(v/2) eps, which are held: the sums over the
+// samples, each with its factor c.
+template <class T>
+struct Score {
+  T linear;  // of c eps
+  T excess;  // of c (eps^2 - 1)
+
+  VF_FN void add(T c, T eps) {
+    linear = math::fma(c, eps, linear);
+    excess = math::fma(c, math::fma(eps, eps, T(-1.0f)), excess);
+  }
+  VF_FN T grad_mean(T v) const { return math::exp(T(-0.5f) * v) * linear; }
+  VF_FN T grad_logvar() const { return T(0.5f) * excess; }
 };
 
 }  // namespace vae_fast::VF_ISA

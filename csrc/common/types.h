@@ -33,4 +33,11 @@ struct LogVarBounds {
   double low, high;
 };
 
+// What is done to the KL of an element beside summing it.
+struct KLControl {
+  double floor;             // an element below counts as this, and has no gradient; -inf: none
+  double posterior_weight;  // of the KL's gradients to mean and logvar
+  double prior_weight;      // and to those of the prior
+};
+
 }  // namespace vae_fast

@@ -13,6 +13,7 @@ void forward(const GaussianKLArgs& args, int threads) {
     Buffer<T> buffer;
     const GaussianTile<T> in(args.inputs, tile);
     in.forward(buffer.data);
+    raise_to_floor(args.control, buffer.data, tile.count);
     kl.take(tile, group, buffer.data);
   });
   kl.finish();
@@ -24,7 +25,7 @@ void backward(const GaussianKLBackwardArgs& args, int threads) {
   GaussianSinks<T> sinks(args.gradients, tiling);
   for_each_tile(tiling, threads, sinks.by_column(), [&](const Tile& tile, int64_t group) {
     const GaussianTile<T> in(args.inputs, tile);
-    in.backward(args.grad_kl, args.shape, tile, group, {}, sinks);
+    in.backward(args.upstream, args.shape, tile, group, {}, sinks);
   });
   sinks.finish();
 }

@@ -38,6 +38,30 @@ struct ThroughSample {
   const T* product = nullptr;  // and of grad * eps
 };
 
+// Free bits, of the KL at each element.
+template <class T>
+inline void raise_to_floor(const KLControl& control, T* kl, int count) {
+  if (!(control.floor > -__builtin_inf())) return;
+  const Lanes<T> floor(static_cast<T>(control.floor));
+  for_each_vector<T>(count, [&](int i, int lanes) VF_INLINE {
+    put(kl + i, lanes, with_floor(get(kl + i, lanes), floor));
+  });
+}
+
+// What arrives for the KL of each element: for its row's and for its column's. Null: nothing does.
+template <class T>
+inline const T* upstream_of(const KLUpstream& given, Shape shape, const Tile& tile, T* buffer) {
+  if (given.kl.data != nullptr) {
+    read_rows(given.kl, tile, shape.cols, buffer);
+  } else if (given.dims.data != nullptr) {
+    for (int i = 0; i < tile.count; ++i) buffer[i] = 0;
+  } else {
+    return nullptr;
+  }
+  if (given.dims.data != nullptr) add_columns(given.dims, tile, shape.cols, buffer);
+  return buffer;
+}
+
 template <class T>
 class GaussianTile {
  public:
@@ -57,6 +81,23 @@ class GaussianTile {
   GaussianTile(const GaussianTile&) = delete;
   GaussianTile& operator=(const GaussianTile&) = delete;
 
+  // One vector. Log-variances are clamped; the gates are the clamp's gradient.
+  VF_FN Lanes<T> logvar(int i, int lanes) const {
+    return bounds_.clamp(get(logvar_at_ + i, lanes));
+  }
+  VF_FN Lanes<T> prior_mean(int i, int lanes) const { return get(prior_mean_at_ + i, lanes); }
+  VF_FN Lanes<T> prior_logvar(int i, int lanes) const {
+    // Without a prior_logvar there is none to clamp.
+    const Lanes<T> raw = get(prior_logvar_at_ + i, lanes);
+    return has_prior_logvar_ ? bounds_.clamp(raw) : raw;
+  }
+  VF_FN Lanes<T> gate_logvar(int i, int lanes, Lanes<T> gradient) const {
+    return bounds_.gate(get(logvar_at_ + i, lanes), logvar(i, lanes), gradient);
+  }
+  VF_FN Lanes<T> gate_prior_logvar(int i, int lanes, Lanes<T> gradient) const {
+    return bounds_.gate(get(prior_logvar_at_ + i, lanes), prior_logvar(i, lanes), gradient);
+  }
+
   // The KL at each element.
   void forward(T* kl) const {
     run_forward<false>(kl, [](int, int, Lanes<T>) VF_INLINE {});
@@ -68,41 +109,21 @@ class GaussianTile {
     run_forward<true>(kl, take);
   }
 
-  // Gradients, of grad_kl [rows] or null, and of what comes through z.
-  void backward(const Operand& grad_kl, Shape shape, const Tile& tile, int64_t group,
+  // Gradients of what arrives for the KL, and of what comes through z.
+  void backward(const KLUpstream& upstream, Shape shape, const Tile& tile, int64_t group,
                 const ThroughSample<T>& z, GaussianSinks<T>& sinks) const {
-    Buffer<T> rows_buffer, buffers[4];
-    const T* g_kl = nullptr;
-    if (grad_kl.data != nullptr) g_kl = read_rows(grad_kl, tile, shape.cols, rows_buffer.data);
+    Buffer<T> upstream_buffer, buffers[4];
+    const T* g_kl = upstream_of(upstream, shape, tile, upstream_buffer.data);
     Sink<T>* sink[4] = {&sinks.mean, &sinks.logvar, &sinks.prior_mean, &sinks.prior_logvar};
     T* to[4];
     for (int k = 0; k < 4; ++k) to[k] = sink[k]->target(tile, buffers[k].data);
 
-    if (standard_) {
-      for_each_vector<T>(count_, [&](int i, int lanes) VF_INLINE {
-        const Lanes<T> raw = get(logvar_at_ + i, lanes);
-        const Lanes<T> v = bounds_.clamp(raw);
-        const auto e = math::exp_half(v);
-        const Lanes<T> g = g_kl ? get(g_kl + i, lanes) : Lanes<T>(T(0));
-        const Lanes<T> g_mean = g * StandardKL<Lanes<T>>::grad_mean(get(mean + i, lanes));
-        const Lanes<T> g_logvar = g * StandardKL<Lanes<T>>::grad_logvar(e.expm1);
-        write(i, lanes, raw, v, g_kl != nullptr, g_mean, g_logvar, e.root, z, sinks, to);
-      });
+    const KLControl& control = upstream.control;
+    if (control.floor > -__builtin_inf() || control.posterior_weight != 1.0 ||
+        control.prior_weight != 1.0) {
+      run_backward<true>(g_kl, control, z, sinks, to);
     } else {
-      for_each_vector<T>(count_, [&](int i, int lanes) VF_INLINE {
-        const Lanes<T> raw = get(logvar_at_ + i, lanes);
-        const Lanes<T> v = bounds_.clamp(raw);
-        const Lanes<T> g = g_kl ? get(g_kl + i, lanes) : Lanes<T>(T(0));
-        const auto kl = general(i, lanes, v);
-        write(i, lanes, raw, v, g_kl != nullptr, g * kl.grad_mean(), g * kl.grad_logvar(),
-              math::exp(Lanes<T>(T(0.5)) * v), z, sinks, to);
-        if (sinks.prior_mean.wanted()) put(to[2] + i, lanes, g * kl.grad_prior_mean());
-        if (sinks.prior_logvar.wanted()) {
-          const Lanes<T> raw_prior = get(prior_logvar_at_ + i, lanes);
-          const Lanes<T> gradient = g * kl.grad_prior_logvar();
-          put(to[3] + i, lanes, bounds_.gate(raw_prior, bounds_.clamp(raw_prior), gradient));
-        }
-      });
+      run_backward<false>(g_kl, control, z, sinks, to);
     }
     for (int k = 0; k < 4; ++k)
       if (sink[k]->wanted()) sink[k]->take(tile, group, to[k]);
@@ -139,11 +160,55 @@ class GaussianTile {
     });
   }
 
+  // Controlled: the KL has a floor or its gradients have weights.
+  template <bool Controlled>
+  void run_backward(const T* g_kl, const KLControl& control, const ThroughSample<T>& z,
+                    GaussianSinks<T>& sinks, T* const (&to)[4]) const {
+    const Lanes<T> floor(static_cast<T>(control.floor));
+    const Lanes<T> to_posterior(static_cast<T>(control.posterior_weight));
+    const Lanes<T> to_prior(static_cast<T>(control.prior_weight));
+    const bool with_kl = g_kl != nullptr;
+    if (standard_) {
+      for_each_vector<T>(count_, [&](int i, int lanes) VF_INLINE {
+        const Lanes<T> raw = get(logvar_at_ + i, lanes);
+        const Lanes<T> v = bounds_.clamp(raw), m = get(mean + i, lanes);
+        const auto e = math::exp_half(v);
+        Lanes<T> g = with_kl ? get(g_kl + i, lanes) : Lanes<T>(T(0));
+        if constexpr (Controlled) {
+          const Lanes<T> kl = StandardKL<Lanes<T>>::value(m, e.expm1_minus);
+          g = to_posterior * above_floor(kl, floor, g);
+        }
+        const Lanes<T> g_mean = g * StandardKL<Lanes<T>>::grad_mean(m);
+        const Lanes<T> g_logvar = g * StandardKL<Lanes<T>>::grad_logvar(e.expm1);
+        write(i, lanes, raw, v, with_kl, g_mean, g_logvar, e.root, z, sinks, to);
+      });
+      return;
+    }
+    for_each_vector<T>(count_, [&](int i, int lanes) VF_INLINE {
+      const Lanes<T> raw = get(logvar_at_ + i, lanes), v = bounds_.clamp(raw);
+      const auto kl = general(i, lanes, v);
+      Lanes<T> g = with_kl ? get(g_kl + i, lanes) : Lanes<T>(T(0));
+      Lanes<T> g_prior = g;
+      if constexpr (Controlled) {
+        const Lanes<T> above = above_floor(kl.value(), floor, g);
+        g = to_posterior * above;
+        g_prior = to_prior * above;
+      }
+      write(i, lanes, raw, v, with_kl, g * kl.grad_mean(), g * kl.grad_logvar(),
+            math::exp(Lanes<T>(T(0.5)) * v), z, sinks, to);
+      const Lanes<T> nothing(T(0));
+      if (sinks.prior_mean.wanted())
+        put(to[2] + i, lanes, with_kl ? g_prior * kl.grad_prior_mean() : nothing);
+      if (sinks.prior_logvar.wanted()) {
+        const Lanes<T> gradient = with_kl ? g_prior * kl.grad_prior_logvar() : nothing;
+        put(to[3] + i, lanes, gate_prior_logvar(i, lanes, gradient));
+      }
+    });
+  }
+
   VF_FN GeneralKL<Lanes<T>> general(int i, int lanes, Lanes<T> v) const {
-    // Without a prior_logvar there is none to clamp.
-    const Lanes<T> p_v = get(prior_logvar_at_ + i, lanes);
-    return GeneralKL<Lanes<T>>(get(mean + i, lanes), v, get(prior_mean_at_ + i, lanes),
-                               has_prior_logvar_ ? bounds_.clamp(p_v) : p_v);
+    return GeneralKL<Lanes<T>>(get(mean + i, lanes), v, prior_mean(i, lanes),
+                               prior_logvar(i, lanes));
   }
 
   // Adds what comes through z to the gradients of the KL, and writes both. A term whose upstream

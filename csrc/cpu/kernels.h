@@ -11,6 +11,7 @@ namespace vae_fast {
 struct Noise {
   uint64_t seed;
   uint64_t row_offset;
+  uint32_t sample_offset = 0;
 };
 
 struct NoiseArgs {
@@ -36,8 +37,17 @@ struct SampleKLArgs {
   GaussianInputs inputs;
   Operand eps;  // [L, N, D]; null: made from noise
   Noise noise;
-  Output z;   // [L, N, D]
-  Output kl;  // [N]
+  KLControl control;
+  Output z;     // [L, N, D]
+  Output kl;    // [N]
+  Output dims;  // [D]: the elements' KL summed over the rows; or null
+};
+
+// What arrives for the KL.
+struct KLUpstream {
+  Operand kl;    // [N], or null
+  Operand dims;  // [D], or null
+  KLControl control;
 };
 
 struct SampleKLBackwardArgs {
@@ -46,22 +56,64 @@ struct SampleKLBackwardArgs {
   GaussianInputs inputs;
   Operand eps;  // [L, N, D]; null: made from noise
   Noise noise;
-  Operand grad_z;   // [L, N, D], or null
-  Operand grad_kl;  // [N], or null
+  Operand grad_z;  // [L, N, D], or null
+  KLUpstream upstream;
   GaussianGradients gradients;
 };
 
 struct GaussianKLArgs {
   Shape shape;
   GaussianInputs inputs;
+  KLControl control;
   Output kl;  // [N]
 };
 
 struct GaussianKLBackwardArgs {
   Shape shape;
   GaussianInputs inputs;
-  Operand grad_kl;  // [N]
+  KLUpstream upstream;
   GaussianGradients gradients;
+};
+
+struct SampleLogWeightsArgs {
+  Shape shape;
+  int64_t samples;
+  GaussianInputs inputs;
+  Operand eps;  // [L, N, D]; null: made from noise
+  Noise noise;
+  Output z;          // [L, N, D]
+  Output log_ratio;  // [L, N]
+};
+
+struct SampleLogWeightsBackwardArgs {
+  Shape shape;
+  int64_t samples;
+  GaussianInputs inputs;
+  Operand eps;  // [L, N, D]; null: made from noise
+  Noise noise;
+  Operand grad_z;          // [L, N, D], or null
+  Operand grad_log_ratio;  // [L, N], or null
+  Operand path_weight;     // [L, N], or null: 1
+  bool path_only;          // through z alone, the posterior's parameters in its density held
+  GaussianGradients gradients;
+};
+
+struct ImportanceWeightedELBOArgs {
+  int64_t samples;      // K
+  int64_t rows;         // N
+  Operand log_weights;  // [K, N], contiguous; the others of its dtype: float32 or float64
+  Output bound;         // [N]
+  Output weights;       // [K, N]
+};
+
+struct ScoreFunctionArgs {
+  Shape shape;
+  int64_t samples;
+  GaussianInputs inputs;  // mean for its dtype only, and no prior
+  Operand eps;            // [L, N, D]; null: made from noise
+  Noise noise;
+  Operand weight;                 // [L, N]
+  Output grad_mean, grad_logvar;  // [N, D], or a sum of it
 };
 
 struct LikelihoodInputs {
@@ -108,6 +160,12 @@ struct Kernels {
   void (*sample_kl_backward)(const SampleKLBackwardArgs&, int threads, bool wide);
   void (*gaussian_kl_forward)(const GaussianKLArgs&, int threads, bool wide);
   void (*gaussian_kl_backward)(const GaussianKLBackwardArgs&, int threads, bool wide);
+  void (*sample_log_weights_forward)(const SampleLogWeightsArgs&, int threads, bool wide);
+  void (*sample_log_weights_backward)(const SampleLogWeightsBackwardArgs&, int threads, bool wide);
+  void (*importance_weighted_elbo_forward)(const ImportanceWeightedELBOArgs&, int threads,
+                                           bool wide);
+  void (*score_function_backward)(const ScoreFunctionArgs&, int threads, bool wide);
+  void (*squared_error_forward)(const LogLikelihoodArgs&, int threads, bool wide);
   void (*gaussian_log_likelihood_forward)(const LogLikelihoodArgs&, int threads, bool wide);
   void (*gaussian_log_likelihood_backward)(const LogLikelihoodBackwardArgs&, int threads,
                                            bool wide);

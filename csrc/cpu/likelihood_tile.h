@@ -35,6 +35,13 @@ class LikelihoodTile {
   LikelihoodTile(const LikelihoodTile&) = delete;
   LikelihoodTile& operator=(const LikelihoodTile&) = delete;
 
+  // (x - mean)^2 at each element.
+  void squares(T* value) const {
+    for_each_vector<T>(count_, [&](int i, int lanes) VF_INLINE {
+      put(value + i, lanes, squared_error(get(x_at_ + i, lanes), get(mean_at_ + i, lanes)));
+    });
+  }
+
   // The log-density at each element into value, where given; and the gradients, times g (one for
   // all elements) or times g_at (one each), where sinks are.
   void run(T* value, T g, const T* g_at, const Tile& tile, int64_t group,

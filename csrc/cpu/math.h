@@ -13,6 +13,7 @@ namespace vae_fast::VF_ISA::math {
 using VF_ISA::fma;
 using VF_ISA::max;
 using VF_ISA::min;
+using VF_ISA::select_below;
 using VF_ISA::select_equal;
 using VF_ISA::sqrt;
 
@@ -21,6 +22,9 @@ VF_FN double sqrt(double a) { return __builtin_sqrt(a); }
 VF_FN double min(double a, double b) { return a < b ? a : b; }
 VF_FN double max(double a, double b) { return a > b ? a : b; }
 VF_FN double select_equal(double a, double b, double value) { return a == b ? value : 0.0; }
+VF_FN double select_below(double a, double limit, double below, double otherwise) {
+  return a < limit ? below : otherwise;
+}
 
 // x = k ln 2 + r with integral k and |r| <= ln 2 / 2.
 struct Reduced {
@@ -111,8 +115,8 @@ VF_FN double unit_uniform<double, uint32_t>(uint32_t word) {
   return static_cast<float>(word) * 0x1p-32f + 0x1p-33f;
 }
 
-// -2 ln u for u in [2^-33, 1]; relative error below 2e-7.
-VF_FN F32 minus_two_log(F32 u) {
+// ln u for a positive normal u; relative error below 2e-7.
+VF_FN F32 log_of_normal(F32 u) {
   // u = m 2^k with m in [sqrt(1/2), sqrt(2)), from the bits.
   const U32 root_half(0x3F3504F3u);
   const U32 exponent = (bits(u) - root_half) & U32(0xFF800000u);
@@ -126,8 +130,18 @@ VF_FN F32 minus_two_log(F32 u) {
   p = fma(p, f, F32(3.333391074e-1f));
   const F32 square = f * f;
   const F32 log1p = fma(square, fma(f, p, F32(-0.5f)), f);
-  return F32(-2.0f) * fma(k, F32(0.693147181f), log1p);
+  return fma(k, F32(0.693147181f), log1p);
 }
+
+// ln u for u of 0 or a normal above, infinity and NaN among them.
+VF_FN F32 log(F32 u) {
+  const F32 infinity(__builtin_inff());
+  return select_below(u, infinity, select_zero(u, -infinity, log_of_normal(u)), u);
+}
+VF_FN double log(double u) { return std::log(u); }
+
+// -2 ln u for u in [2^-33, 1]; relative error below 2e-7.
+VF_FN F32 minus_two_log(F32 u) { return F32(-2.0f) * log_of_normal(u); }
 VF_FN double minus_two_log(double u) { return -2.0 * std::log(u); }
 
 VF_FN void sincos_two_pi(F32 w, F32& sine, F32& cosine) {

@@ -63,9 +63,18 @@ inline const T* make_noise(const Noise& noise, Shape shape, int64_t sample, cons
                            NoiseBuffer<T>& buffer) {
   const uint64_t element = noise.row_offset * static_cast<uint64_t>(shape.cols) + tile.start;
   const int skip = static_cast<int>(element % 4);
-  fill_blocks(noise.seed, static_cast<uint32_t>(sample), element / 4, skip + tile.count,
-              buffer.data);
+  fill_blocks(noise.seed, noise.sample_offset + static_cast<uint32_t>(sample), element / 4,
+              skip + tile.count, buffer.data);
   return buffer.data + skip;
+}
+
+// The noise of one sample of a tile: as given, or made in buffer.
+template <class T, class Args>
+inline const T* noise_of(const Args& args, int64_t sample, const Tile& tile,
+                         NoiseBuffer<T>& buffer) {
+  if (args.eps.data == nullptr) return make_noise(args.noise, args.shape, sample, tile, buffer);
+  const int64_t start = sample * args.shape.rows * args.shape.cols + tile.start;
+  return read(args.eps, start, tile.count, buffer.data);
 }
 
 }  // namespace vae_fast::VF_ISA

@@ -6,21 +6,13 @@
 namespace vae_fast::VF_ISA {
 namespace {
 
-// The noise of one sample of a tile: as given, or made in buffer.
-template <class T, class Args>
-const T* noise_of(const Args& args, int64_t sample, const Tile& tile, NoiseBuffer<T>& buffer) {
-  if (args.eps.data == nullptr) return make_noise(args.noise, args.shape, sample, tile, buffer);
-  const int64_t start = sample * args.shape.rows * args.shape.cols + tile.start;
-  return read(args.eps, start, tile.count, buffer.data);
-}
-
 template <class T>
 void forward(const SampleKLArgs& args, int threads) {
-  const Tiling tiling(args.shape);
+  const Tiling tiling(args.shape, args.samples);
   const int64_t plane = args.shape.rows * args.shape.cols;
   const bool in_place = args.z.dtype == kDTypeOf<T>;
-  Sink<T> kl(args.kl, tiling);
-  for_each_tile(tiling, threads, false, [&](const Tile& tile, int64_t group) {
+  Sink<T> kl(args.kl, tiling), dims(args.dims, tiling);
+  for_each_tile(tiling, threads, dims.by_column(), [&](const Tile& tile, int64_t group) {
     Buffer<T> root_buffer, kl_buffer, z_buffer;
     NoiseBuffer<T> noise;
     T* root = root_buffer.data;
@@ -49,9 +41,12 @@ void forward(const SampleKLArgs& args, int threads) {
                      [&](auto* p) { narrow_run(z, p + start, tile.count); });
       }
     }
+    raise_to_floor(args.control, kl_buffer.data, tile.count);
     kl.take(tile, group, kl_buffer.data);
+    if (dims.wanted()) dims.take(tile, group, kl_buffer.data);
   });
   kl.finish();
+  dims.finish();
 }
 
 // Makes z's last sample one of the earlier ones.
@@ -68,7 +63,7 @@ void add(ThroughSample<T>& z, int count, T* sum, T* product) {
 
 template <class T>
 void backward(const SampleKLBackwardArgs& args, int threads) {
-  const Tiling tiling(args.shape);
+  const Tiling tiling(args.shape, args.samples);
   const int64_t plane = args.shape.rows * args.shape.cols;
   GaussianSinks<T> sinks(args.gradients, tiling);
   for_each_tile(tiling, threads, sinks.by_column(), [&](const Tile& tile, int64_t group) {
@@ -81,7 +76,7 @@ void backward(const SampleKLBackwardArgs& args, int threads) {
       z.eps = noise_of(args, sample, tile, noise);
     }
     const GaussianTile<T> in(args.inputs, tile);
-    in.backward(args.grad_kl, args.shape, tile, group, z, sinks);
+    in.backward(args.upstream, args.shape, tile, group, z, sinks);
   });
   sinks.finish();
 }

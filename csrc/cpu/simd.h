@@ -50,6 +50,7 @@ struct F32 {
 VF_FN F32 operator+(F32 a, F32 b) { return a.v + b.v; }
 VF_FN F32 operator-(F32 a, F32 b) { return a.v - b.v; }
 VF_FN F32 operator*(F32 a, F32 b) { return a.v * b.v; }
+VF_FN F32 operator/(F32 a, F32 b) { return a.v / b.v; }
 VF_FN F32 operator-(F32 a) { return -a.v; }
 
 VF_FN U32 bits(F32 a) { return reinterpret_cast<U32::Vector>(a.v); }
@@ -178,6 +179,10 @@ VF_FN F32 max(F32 a, F32 b) {
 VF_FN F32 select_zero(F32 k, F32 a, F32 b) { return F32(k.v == F32(0.0f).v ? a.v : b.v); }
 // a where v > limit, else b.
 VF_FN F32 select_above(F32 v, F32 limit, F32 a, F32 b) { return F32(v.v > limit.v ? a.v : b.v); }
+// below where a < limit, else otherwise.
+VF_FN F32 select_below(F32 a, F32 limit, F32 below, F32 otherwise) {
+  return F32(a.v < limit.v ? below.v : otherwise.v);
+}
 // value where a == b, else 0.
 VF_FN F32 select_equal(F32 a, F32 b, F32 value) { return F32(a.v == b.v ? value.v : F32(0.0f).v); }
 

@@ -28,7 +28,8 @@ struct Tile {
 
 class Tiling {
  public:
-  explicit Tiling(Shape shape) : shape_(shape) {
+  // samples: how often the kernel works on each element.
+  explicit Tiling(Shape shape, int64_t samples = 1) : shape_(shape), samples_(samples) {
     if (shape.rows == 0 || shape.cols == 0) return;
     if (shape.cols < kTile) {
       rows_per_tile_ = kTile / shape.cols;
@@ -42,6 +43,7 @@ class Tiling {
   int64_t count() const { return count_; }
   int64_t tiles_per_row() const { return tiles_per_row_; }  // 1 where a tile has whole rows
   Shape shape() const { return shape_; }
+  int64_t work() const { return samples_ * shape_.rows * shape_.cols; }
 
   // Into how many groups of rows a sum over rows is cut: enough pieces for the threads, and no
   // more, since each keeps a sum a column.
@@ -66,8 +68,15 @@ class Tiling {
             1};
   }
 
+  // The same elements of one sample, in a tensor [L, N, D] of which L * N are the rows.
+  Tile of_sample(const Tile& tile, int64_t sample) const {
+    return {tile.index + sample * count_, tile.row + sample * shape_.rows,
+            tile.start + sample * shape_.rows * shape_.cols, tile.count, tile.rows};
+  }
+
  private:
   Shape shape_;
+  int64_t samples_;
   int64_t rows_per_tile_ = 1;
   int64_t tiles_per_row_ = 1;
   int64_t count_ = 0;
@@ -79,8 +88,7 @@ class Tiling {
 // done in order by one thread, which can so keep a running sum for each group and column.
 template <class F>
 inline void for_each_tile(const Tiling& tiling, int threads, bool by_column, F&& body) {
-  const Shape shape = tiling.shape();
-  const int64_t useful = shape.rows * shape.cols / kElementsPerThread;
+  const int64_t useful = tiling.work() / kElementsPerThread;
   if (threads > useful) threads = useful > 1 ? static_cast<int>(useful) : 1;
   const int64_t across = by_column ? tiling.tiles_per_row() : 1;
   const int64_t down = tiling.count() / across;
@@ -184,6 +192,16 @@ inline const T* read_rows(const Operand& a, const Tile& tile, int64_t cols, T* b
   for (int row = 0; row < tile.rows; ++row)
     for (int i = 0; i < each; ++i) *target++ = values[row];
   return buffer;
+}
+
+// Adds one value a column, [cols], to each element of the tile.
+template <class T>
+inline void add_columns(const Operand& a, const Tile& tile, int64_t cols, T* target) {
+  Buffer<T> buffer;
+  const int run = tile.count / tile.rows;
+  const T* values = read(a, tile.start % cols, run, buffer.data);
+  for (int row = 0; row < tile.rows; ++row)
+    for (int i = 0; i < run; ++i) *target++ += values[i];
 }
 
 // Sum in a fixed order: lane by lane over the vectors, then over the lanes.

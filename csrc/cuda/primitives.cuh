@@ -28,5 +28,10 @@ template <class T>
 VF_FN T select_equal(T a, T b, T value) {
   return a == b ? value : T(0);
 }
+// below where a < limit, else otherwise.
+template <class T>
+VF_FN T select_below(T a, T limit, T below, T otherwise) {
+  return a < limit ? below : otherwise;
+}
 
 }  // namespace vae_fast::VF_ISA::math

@@ -18,7 +18,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from vae_fast._backends.cpu import _reduction
+from vae_fast._backends._cpu_tensors import _reduction
 from vae_fast._backends.reference import compute_dtype
 
 CODES = {torch.float64: 0, torch.float32: 1, torch.float16: 2, torch.bfloat16: 3}

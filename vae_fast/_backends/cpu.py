@@ -1,22 +1,33 @@
-"""The compiled C++ kernels: allocates the outputs and passes pointers to ``vae_fast._C``.
-
-A tensor goes down as ``(pointer, dtype, strides, tensor)``, strides being None where it is
-contiguous and has the op's own shape, and the tensor being there to stay alive; an output as
-``(pointer, dtype, reduction)``. Outputs are made on the CPU by name: torch's default device may be
-another, and a kernel would write to its pointer.
-"""
+"""The compiled C++ kernels: allocates the outputs and passes pointers to ``vae_fast._C``."""
 
 from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from typing import Any
 
 import torch
 from torch import Tensor
 
 from vae_fast._backends import Unavailable
+from vae_fast._backends._cpu_estimators import (
+    importance_weighted_elbo_forward,
+    sample_log_weights_backward,
+    sample_log_weights_forward,
+    score_function_backward,
+)
+from vae_fast._backends._cpu_tensors import (
+    _column_output,
+    _empty_like,
+    _empty_rows,
+    _gradients,
+    _operand,
+    _operands,
+    _output,
+    _row_output,
+    _sampled,
+)
 from vae_fast._backends.reference import compute_dtype
+from vae_fast._control import KLControl
 
 try:
     from vae_fast import _C
@@ -29,84 +40,30 @@ except ImportError as error:
         "`pip install -e .` to work in the source tree",
     )
 
-_CODES = {torch.float64: 0, torch.float32: 1, torch.float16: 2, torch.bfloat16: 3}
-_FULL, _ROW, _COLUMN, _TOTAL = range(4)
+__all__ = (
+    "gaussian_kl_backward",
+    "gaussian_kl_forward",
+    "gaussian_log_likelihood_backward",
+    "gaussian_log_likelihood_forward",
+    "importance_weighted_elbo_forward",
+    "negative_elbo_backward",
+    "negative_elbo_forward",
+    "noise",
+    "sample_kl_backward",
+    "sample_kl_forward",
+    "sample_log_weights_backward",
+    "sample_log_weights_forward",
+    "scale_",
+    "score_function_backward",
+    "squared_error_forward",
+    "unavailable",
+)
+
 _REDUCTIONS = {"mean": 0, "sum": 1, "none": 2}
 
 
 def unavailable() -> Unavailable | None:
     return _missing
-
-
-def _operand(tensor: Tensor | None, shape: torch.Size) -> tuple[Any, ...] | None:
-    if tensor is None:
-        return None
-    if tensor.is_neg():  # a view whose memory holds the negated values
-        tensor = tensor.resolve_neg()
-    if tensor.shape == shape and tensor.is_contiguous():
-        return tensor.data_ptr(), _CODES[tensor.dtype], None, tensor
-    return tensor.data_ptr(), _CODES[tensor.dtype], tensor.expand(shape).stride(), tensor
-
-
-def _operands(tensors: tuple[Tensor | None, ...], shape: torch.Size) -> tuple[Any, ...]:
-    return tuple([None if tensor is None else _operand(tensor, shape) for tensor in tensors])
-
-
-def _output(tensor: Tensor) -> tuple[int, int, int]:
-    return tensor.data_ptr(), _CODES[tensor.dtype], _FULL
-
-
-def _row_output(tensor: Tensor) -> tuple[int, int, int]:
-    return tensor.data_ptr(), _CODES[tensor.dtype], _ROW
-
-
-def _reduction(shape: torch.Size, full: torch.Size, event_dims: int) -> int:
-    """Which sum of the values at the elements an input of this shape has for its gradient."""
-    count = math.prod(shape)
-    if count == math.prod(full):
-        return _FULL
-    if count == 1:
-        return _TOTAL
-    trailing = tuple(shape[max(0, len(shape) - event_dims) :])
-    if event_dims and trailing == tuple(full[len(full) - event_dims :]):
-        return _COLUMN
-    return _ROW
-
-
-def _empty_like(tensor: Tensor, operand: tuple[Any, ...]) -> Tensor:
-    # Half the cost of torch.empty, and contiguous where the tensor is.
-    if operand[2] is None:
-        return torch.empty_like(tensor)
-    return torch.empty(tensor.shape, dtype=tensor.dtype, device="cpu")
-
-
-def _empty_rows(shape: torch.Size, dtype: torch.dtype) -> Tensor:
-    # With one dimension or none the strides are known, and torch.empty_strided costs half.
-    if len(shape) < 2:
-        return torch.empty_strided(shape, (1,) * len(shape), dtype=dtype, device="cpu")
-    return torch.empty(shape, dtype=dtype, device="cpu")
-
-
-def _gradients(
-    tensors: tuple[Tensor | None, ...],
-    operands: tuple[Any, ...],
-    needs: tuple[bool, ...],
-    full: torch.Size,
-    event_dims: int,
-) -> tuple[list[Tensor | None], tuple[Any, ...]]:
-    """Uninitialised gradients of the tensors where needed, and the same as outputs."""
-    gradients: list[Tensor | None] = []
-    outputs: list[tuple[int, int, int] | None] = []
-    for tensor, operand, needed in zip(tensors, operands, needs, strict=True):
-        if tensor is None or not needed:
-            gradients.append(None)
-            outputs.append(None)
-            continue
-        gradient = _empty_like(tensor, operand)
-        code = _FULL if operand[2] is None else _reduction(tensor.shape, full, event_dims)
-        gradients.append(gradient)
-        outputs.append((gradient.data_ptr(), operand[1], code))
-    return gradients, tuple(outputs)
 
 
 def noise(
@@ -139,7 +96,9 @@ def sample_kl_forward(
     event_dims: int,
     row_offset: int,
     bounds: tuple[float, float],
-) -> tuple[Tensor, Tensor]:
+    control: KLControl,
+    return_dims: bool,
+) -> tuple[Tensor, Tensor, Tensor | None]:
     shape = mean.shape
     z_shape = shape if num_samples is None else torch.Size((num_samples, *shape))
     tensors = (mean, logvar, prior_mean, prior_logvar)
@@ -150,27 +109,22 @@ def sample_kl_forward(
         if num_samples is None
         else torch.empty(z_shape, dtype=mean.dtype, device="cpu")
     )
-    kl = _empty_rows(shape[: len(shape) - event_dims], dtype)
+    split = len(shape) - event_dims
+    kl = _empty_rows(shape[:split], dtype)
+    dims = _empty_rows(shape[split:], dtype) if return_dims else None
     _C.sample_kl_forward(
         shape, event_dims, num_samples or 1, operands,
         eps if eps is None else _sampled(eps, z_shape, num_samples), seed, row_offset, bounds,
-        _output(z), _row_output(kl), torch.get_num_threads(),
+        control, _output(z), _row_output(kl), None if dims is None else _column_output(dims),
+        torch.get_num_threads(),
     )  # fmt: skip
-    return z, kl
-
-
-def _sampled(
-    tensor: Tensor | None, z_shape: torch.Size, num_samples: int | None
-) -> tuple[Any, ...] | None:
-    """An operand that has the sample axis, or is contiguous."""
-    if tensor is not None and num_samples is None and not tensor.is_contiguous():
-        tensor, z_shape = tensor.unsqueeze(0), torch.Size((1, *z_shape))
-    return _operand(tensor, z_shape)
+    return z, kl, dims
 
 
 def sample_kl_backward(
     grad_z: Tensor | None,
     grad_kl: Tensor | None,
+    grad_dims: Tensor | None,
     mean: Tensor,
     logvar: Tensor,
     prior_mean: Tensor | None,
@@ -181,6 +135,7 @@ def sample_kl_backward(
     event_dims: int,
     row_offset: int,
     bounds: tuple[float, float],
+    control: KLControl,
     needs: tuple[bool, ...],
 ) -> tuple[Tensor | None, ...]:
     shape = mean.shape
@@ -188,13 +143,15 @@ def sample_kl_backward(
     tensors = (mean, logvar, prior_mean, prior_logvar)
     operands = _operands(tensors, shape)
     gradients, outputs = _gradients(tensors, operands, needs, shape, event_dims)
-    if grad_z is None and grad_kl is None:
+    if grad_z is None and grad_kl is None and grad_dims is None:
         return tuple([None if g is None else g.zero_() for g in gradients])
+    split = len(shape) - event_dims
     _C.sample_kl_backward(
         shape, event_dims, num_samples or 1, operands,
         eps if eps is None else _sampled(eps, z_shape, num_samples), seed, row_offset, bounds,
-        _sampled(grad_z, z_shape, num_samples),
-        _operand(grad_kl, shape[: len(shape) - event_dims]), outputs, torch.get_num_threads(),
+        control, _sampled(grad_z, z_shape, num_samples), _operand(grad_kl, shape[:split]),
+        None if grad_dims is None else _operand(grad_dims, shape[split:]), outputs,
+        torch.get_num_threads(),
     )  # fmt: skip
     return tuple(gradients)
 
@@ -206,13 +163,14 @@ def gaussian_kl_forward(
     prior_logvar: Tensor | None,
     event_dims: int,
     bounds: tuple[float, float],
+    control: KLControl,
 ) -> Tensor:
     shape = mean.shape
     tensors = (mean, logvar, prior_mean, prior_logvar)
     dtype = compute_dtype(*tensors)
     kl = _empty_rows(shape[: len(shape) - event_dims], dtype)
     _C.gaussian_kl_forward(
-        shape, event_dims, _operands(tensors, shape), bounds, _row_output(kl),
+        shape, event_dims, _operands(tensors, shape), bounds, control, _row_output(kl),
         torch.get_num_threads(),
     )  # fmt: skip
     return kl
@@ -226,6 +184,7 @@ def gaussian_kl_backward(
     prior_logvar: Tensor | None,
     event_dims: int,
     bounds: tuple[float, float],
+    control: KLControl,
     needs: tuple[bool, ...],
 ) -> tuple[Tensor | None, ...]:
     shape = mean.shape
@@ -233,7 +192,7 @@ def gaussian_kl_backward(
     operands = _operands(tensors, shape)
     gradients, outputs = _gradients(tensors, operands, needs, shape, event_dims)
     _C.gaussian_kl_backward(
-        shape, event_dims, operands, bounds,
+        shape, event_dims, operands, bounds, control,
         _operand(grad_kl, shape[: len(shape) - event_dims]), outputs, torch.get_num_threads(),
     )  # fmt: skip
     return tuple(gradients)
@@ -286,6 +245,16 @@ def gaussian_log_likelihood_backward(
     if grad_x is not None and shared_x:
         grad_x = grad_x.sum(0).to(x.dtype)
     return grad_x, grad_mean, grad_logvar
+
+
+def squared_error_forward(x: Tensor, mean: Tensor, event_dims: int) -> Tensor:
+    shape = mean.shape
+    squared_error = _empty_rows(shape[: len(shape) - event_dims], compute_dtype(x, mean))
+    _C.squared_error_forward(
+        shape, event_dims, _operand(x, shape), _operand(mean, shape), _row_output(squared_error),
+        torch.get_num_threads(),
+    )  # fmt: skip
+    return squared_error
 
 
 def negative_elbo_forward(
