@@ -207,6 +207,12 @@ OTHERS = (
         for dtype in (torch.float32, torch.float64)
     ),
     *(Variant(op, dtype=torch.bfloat16, x=torch.float32) for op in DECODER),
+    # What takes most registers: sums over rows beside a Philox block for each element.
+    *(
+        Variant(op, ODD, logvar="event", prior="event", samples=3)
+        for op in ("sample_kl", "sample_log_weights")
+    ),
+    Variant("score_function", ODD, logvar="row", samples=3),
 )
 
 

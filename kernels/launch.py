@@ -30,6 +30,8 @@ SMALL_CALL = 1 << 20
 WARPS = 4
 # How many times fewer in float64, whose sines and exponentials take most registers.
 DOUBLE = 4
+# And where each element has a Philox block of its own, beside a sum over rows that stays apart.
+SINGLY = 4
 # Programs that leave a partial sum over rows: enough for any device, few enough that adding up what
 # they leave is nothing.
 SUMMING_PROGRAMS = 1024
@@ -179,6 +181,7 @@ class Call:
         samples: int = 1,  # of a decoder's mean: the leading dimension of ``shape``
         grads: Sequence[int] = (),  # over what the gradients are sums
         also: Sequence[Tensor] = (),  # which decide the type computed in, and are no operands
+        whole: bool = False,  # one operand at least has an element each
     ) -> None:
         split = len(shape) - event_dims
         self.rows, self.cols = math.prod(shape[:split]), math.prod(shape[split:])
@@ -186,6 +189,8 @@ class Call:
         self.samples = samples
         self.compute = compute_dtype(*tensors, *also)
         self.operands = [operand(tensor, shape, event_dims, samples) for tensor in tensors]
+        if whole and not any(each.form == FULL for each in self.operands):
+            self.operands[0] = Operand(tensors[0].expand(shape).contiguous(), FULL, self.cols)
         self.tensors = [each.tensor for each in self.operands]
         self.forms = [each.form for each in self.operands]
         self.strides = [each.stride for each in self.operands]
@@ -205,6 +210,8 @@ class Call:
         align = next((n for n in (lanes, 4) if not any(start % n for start in starts)), 1)
         double = self.compute is torch.float64
         most = TILE // DOUBLE if double else TILE
+        if align == 1 and self.column_sums and noise_first is not None:
+            most //= SINGLY
         long = self.cols > most
         shift = flat = 0
         if align == 1 and not self.column_sums:  # whose columns must not move from row to row

@@ -223,7 +223,7 @@ def sample_log_weights_forward(
 ) -> tuple[Tensor, Tensor]:
     """z [*batch, *event] and log p(z) - log q(z|x) [*batch], behind num_samples where given."""
     lead = () if num_samples is None else (num_samples,)
-    call = Call((mean, logvar, prior_mean, prior_logvar), mean.shape, event_dims)
+    call = Call((mean, logvar, prior_mean, prior_logvar), mean.shape, event_dims, whole=True)
     noise = Noise(seed, row_offset * call.cols, mean.device, eps)
     tiling = call.divide(noise_first=noise.first, noise_samples=num_samples or 1)
     z = call.new((*lead, *mean.shape), mean.dtype)

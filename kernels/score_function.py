@@ -9,6 +9,7 @@ import triton.language as tl
 from torch import Tensor
 
 from vae_fast.kernels.gaussian import clamp, gate, score_grad_logvar
+from vae_fast.kernels.launch import ROW as ROW_
 from vae_fast.kernels.launch import Call, gradient_forms, upstream
 from vae_fast.kernels.math import exp
 from vae_fast.kernels.noise import KEY_SIZES, Noise, load_key, noise_of_tile
@@ -109,7 +110,9 @@ def score_function_backward(
     needs: tuple[bool, ...],
 ) -> tuple[Tensor | None, ...]:
     grads = ScoreForms(*gradient_forms((mean, logvar), needs, mean.shape, event_dims))
-    call = Call((logvar,), mean.shape, event_dims, grads=grads, also=(mean,))
+    call = Call(
+        (logvar,), mean.shape, event_dims, grads=grads, also=(mean,), whole=grads.logvar == ROW_
+    )
     noise = Noise(seed, row_offset * call.cols, mean.device, eps)
     tiling = call.divide(noise_first=noise.first, noise_samples=num_samples or 1)
     made = [call.gradient(t, form) for t, form in zip((mean, logvar), grads, strict=True)]
