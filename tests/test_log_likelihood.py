@@ -7,9 +7,8 @@ import math
 import pytest
 import torch
 from conftest import Backend, require
-from test_objectives import EVIDENCE, linear_vae
 from tolerances import NORMAL_QUANTILE
-from toy import standard_error, toy
+from toy import EVIDENCE, linear_vae, standard_error, toy
 
 from vae_fast import FusedVAE, GaussianPrior, _evidence
 from vae_fast.objectives import IWAE
