@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 import vae_fast.functional as F
-from bench.device import Setting
+from bench.device import DTYPES, Setting
 
 DIRECTIONS = ("forward", "backward", "both")
 CHANNELS = 4  # of a latent image, as diffusers' autoencoders have them
@@ -102,6 +102,7 @@ class Op(NamedTuple):
     inputs: Callable[[Size, Maker], Inputs]
     directions: tuple[str, ...] = DIRECTIONS
     sizes: tuple[Size, ...] = SIZES
+    dtypes: tuple[str, ...] = tuple(DTYPES)  # in which every peer is right
     curved: bool = True  # measured at sizes from 2^10 elements up as well
     # Of an op whose first output is a sample: the mean and log-variance among its arguments.
     posterior: Callable[..., Posterior] | None = None
@@ -212,6 +213,7 @@ OPS = {
             "iwae",
             {"latent": (2 + SAMPLES, 4 + SAMPLES, 6 + 2 * SAMPLES)},
             _iwae,
+            dtypes=("float32",),  # plain bfloat16 loses a log-weight's digits
             sizes=ESTIMATOR_SIZES,
             curved=False,
             posterior=_first_two,

@@ -37,8 +37,9 @@ def has_packages(name: str) -> bool:
 
 
 @pytest.mark.filterwarnings("ignore::DeprecationWarning")
-@pytest.mark.parametrize("dtype", DTYPES)
-@pytest.mark.parametrize("name", OPS)
+@pytest.mark.parametrize(
+    ("name", "dtype"), [(name, dtype) for name, op in OPS.items() for dtype in op.dtypes]
+)
 def test_every_peer_does_the_same_work(name: str, dtype: str) -> None:
     """Values and gradients against float64, of whichever peers are installed."""
     work = Workload(OPS[name], TINY, Setting(dtype=DTYPES[dtype]), NOT_COMPILED)
