@@ -110,16 +110,14 @@ class LogWeightsBackwardBody {
 
   __device__ __forceinline__ void operator()(const Span& span, T (&gradients)[F::kGradients][P]) {
     in_.load(span);
-    T root[P], inverse[P];  // e^(v/2) and, for a path alone, e^(-v/2)
+    T root[P];
     LogRatio<T, F::kGeneral> ratio[P];
     // Over the samples: of h, of h eps, and of the prior's gradients.
     T path[P] = {}, slope[P] = {}, prior_mean[P] = {}, prior_logvar[P] = {};
     const bool with_ratio = args_.grad_log_ratio.data != nullptr;
 #pragma unroll
     for (int i = 0; i < P; ++i) {
-      const T v = in_.clamp(in_.logvar[i]);
-      root[i] = math::exp(T(0.5) * v);
-      inverse[i] = args_.path_only ? math::exp(T(-0.5) * v) : T(0);
+      root[i] = math::exp(T(0.5) * in_.clamp(in_.logvar[i]));
       ratio[i] = in_.ratio(i);
     }
     T total = T(0);  // of grad_log_ratio
@@ -137,7 +135,9 @@ class LogWeightsBackwardBody {
         T h = grad_z[i];
         if (with_ratio) {
           const auto at_z = ratio[i].at(math::fma(root[i], eps[i], in_.mean[i]));
-          h = args_.path_only ? at_z.grad_path(h, g, eps[i] * inverse[i]) : at_z.grad_z(h, g);
+          const T v = in_.clamp(in_.logvar[i]);
+          h = args_.path_only ? at_z.grad_path(h, g, eps[i] * math::exp(T(-0.5) * v))
+                              : at_z.grad_z(h, g);
           if constexpr (F::kGeneral) {
             prior_mean[i] += at_z.grad_prior_mean(g);
             prior_logvar[i] += at_z.grad_prior_logvar(g);
@@ -199,7 +199,7 @@ __global__ void __launch_bounds__(kThreads, (gaussian_blocks<F, true, false>()))
 }
 
 template <class F, bool kColumns>
-__global__ void __launch_bounds__(kThreads, (gaussian_blocks<F, true, true>()))
+__global__ void __launch_bounds__(kThreads, 1)
     log_weights_backward_kernel(const __grid_constant__ LogWeightsBackward<F::kGradients> call) {
   LogWeightsBackwardBody<F> body(call.args);
   Walker<typename F::T, F::kPack, F::kGradients, decltype(body)> walker(call.walk, call.sums, body);

@@ -12,6 +12,12 @@ int64_t samples_at_once(const Problem& shape, int pack, const Context& context) 
   return std::min(std::max<int64_t>(wanted, 1), std::min<int64_t>(shape.samples, kSamplesAtOnce));
 }
 
+// The form of the backward pass. What it keeps of an element over the samples leaves no room for
+// eight elements of any kind: of those it works on four.
+template <class F>
+using BackwardForm =
+    std::conditional_t<F::kPack == 8 && !F::kAdjacent, Form<typename F::S, 4, true, false>, F>;
+
 }  // namespace
 
 void sample_log_weights_forward(const LogWeightsArgs& args, const Context& context) {
@@ -42,7 +48,7 @@ void sample_log_weights_backward(const LogWeightsBackwardArgs& args, const Conte
       all_adjacent(in.mean.dtype, args.shape.cols,
                    {in.logvar, in.prior_mean, in.prior_logvar, args.eps, args.grad_z});
   with_backward_form(in, sums, adjacent, [&](auto form, auto columns) {
-    using F = decltype(form);
+    using F = BackwardForm<decltype(form)>;
     constexpr bool kColumns = decltype(columns)::value;
     Plan plan("sample_log_weights_backward", {1, args.shape.rows, args.shape.cols}, F::kPack,
               kColumns, context);
