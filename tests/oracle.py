@@ -164,6 +164,13 @@ def log_density(standardised: Tensor, deviation: Tensor, event_dims: int) -> Ten
     return sum_event(standard.log_prob(standardised) - deviation.log(), event_dims)
 
 
+def shares(gradient: Tensor) -> Tensor:
+    """Each sample's in the sum of a gradient over samples; 1 where every one is 0."""
+    total = gradient.sum(0)
+    share = torch.where(total == 0, 0.0, gradient / total)
+    return torch.where(gradient.abs().sum(0) == 0, 1.0, share)
+
+
 def sample_log_weights(
     mean: Tensor,
     logvar: Tensor,
@@ -190,7 +197,7 @@ def sample_log_weights(
     if estimator == "dreg" and eps.dim() > mean.dim() and z.requires_grad:
         share: list[Tensor] = []
         if log_ratio.requires_grad:
-            log_ratio.register_hook(lambda g: share.append((g / g.sum(0)).nan_to_num(0, 0, 0)))
+            log_ratio.register_hook(lambda g: share.append(shares(g)))
         z.register_hook(
             lambda g: g * share[0].reshape(share[0].shape + (1,) * event_dims) if share else g
         )

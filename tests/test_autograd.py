@@ -7,7 +7,7 @@ import copy
 import check
 import pytest
 import torch
-from cases import ARGUMENTS, Case, tensors
+from cases import ARGUMENTS, CONSTANTS, PRIORS, SURROGATES, Case, priors, tensors
 from conftest import Backend
 from torch import Tensor
 
@@ -15,12 +15,11 @@ import vae_fast.functional as F
 from vae_fast import BackendUnavailableError
 
 OPS = tuple(ARGUMENTS)
-PRIORS = {"prior_mean": "full", "prior_logvar": "full"}
+DIFFERENTIABLE = tuple(op for op in OPS if op not in SURROGATES)
 
 
 def small(op: str, **options) -> Case:
-    prior = PRIORS if op in ("sample_kl", "gaussian_kl") else {}
-    return Case(op, (3, 4), dtype=torch.float64, **(prior | options))
+    return Case(op, (3, 4), dtype=torch.float64, **(priors(op) | options))
 
 
 def function(case: Case, backend: Backend, arguments: dict[str, Tensor | None]):
@@ -35,15 +34,23 @@ def function(case: Case, backend: Backend, arguments: dict[str, Tensor | None]):
 
 
 GRADCHECK_CASES = [
-    *(small(op) for op in OPS),
+    *(small(op) for op in DIFFERENTIABLE),
     *(small("sample_kl", num_samples=count, noise=noise) for count in (None, 2)
       for noise in ("seed", "eps")),
-    *(small(op, logvar=kind) for op in OPS for kind in ("event", "scalar", "row")),
-    *(small(op, prior_mean=kind, prior_logvar=kind) for op in ("sample_kl", "gaussian_kl")
+    *(small(op, logvar=kind) for op in DIFFERENTIABLE if "logvar" in ARGUMENTS[op]
+      for kind in ("event", "scalar", "row")),
+    *(small(op, prior_mean=kind, prior_logvar=kind) for op in OPS if priors(op)
       for kind in ("event", "scalar", "row")),
     *(small(op, num_samples=2, logvar=kind) for op in ("gaussian_log_likelihood", "negative_elbo")
       for kind in ("full", "rows", "scalar", None)),
     *(small("negative_elbo", reduction=reduction, beta=0.3) for reduction in ("sum", "none")),
+    small("sample_kl", free_bits=0.4, return_dims=True),
+    small("gaussian_kl", free_bits=0.4),
+    small("squared_error", num_samples=2),
+    *(small("sample_log_weights", num_samples=count, noise=noise, sample_offset=offset)
+      for count, noise, offset in ((None, "seed", 0), (2, "eps", 0), (2, "seed", 3))),
+    *(small("importance_weighted_elbo", num_samples=count, level=level)
+      for count, level in ((1, 0.0), (5, 0.0), (5, 1e3))),
 ]  # fmt: skip
 
 
@@ -53,7 +60,7 @@ def test_gradcheck(case: Case, backend: Backend) -> None:
     assert torch.autograd.gradcheck(call, values, fast_mode=False)
 
 
-@pytest.mark.parametrize("op", OPS)
+@pytest.mark.parametrize("op", DIFFERENTIABLE)
 def test_gradcheck_of_each_argument_alone(op: str, backend: Backend) -> None:
     for name in ARGUMENTS[op]:
         case = small(op, differentiate=(name,))
@@ -61,11 +68,22 @@ def test_gradcheck_of_each_argument_alone(op: str, backend: Backend) -> None:
         assert torch.autograd.gradcheck(call, values)
 
 
-@pytest.mark.parametrize("case", GRADCHECK_CASES[:9], ids=lambda case: f"{case.op}-{case}")
+TWICE_CASES = [
+    *GRADCHECK_CASES[: len(DIFFERENTIABLE) + 4],
+    small("sample_kl", free_bits=0.4, return_dims=True),
+    small("sample_log_weights", num_samples=2),
+]
+
+
+@pytest.mark.parametrize("case", TWICE_CASES, ids=lambda case: f"{case.op}-{case}")
 def test_the_reference_is_differentiable_twice(case: Case) -> None:
     reference = Backend("reference", "cpu")
     call, values = function(case, reference, tensors(case))
     assert torch.autograd.gradgradcheck(call, values)
+
+
+# Arguments that get the gradient of the value as it arrives, which may have one of its own.
+HANDED_ON = ("signal",)
 
 
 @pytest.mark.parametrize("op", OPS)
@@ -77,7 +95,9 @@ def test_a_second_derivative_is_refused_and_not_zero(op: str, compiled_backend: 
     first = torch.autograd.grad(loss, list(arguments.values()), create_graph=True)
     want = check.run(case, compiled_backend.name)[0].outputs
     assert all(torch.equal(outputs[name], want[name]) for name in want)
-    for gradient in first:
+    for name, gradient in zip(arguments, first, strict=True):
+        if name in HANDED_ON:
+            continue
         with pytest.raises(RuntimeError, match=rf'{op}.*backend="reference"'):
             gradient.sum().backward(retain_graph=True)
 
@@ -124,7 +144,7 @@ def test_nothing_is_recorded_where_nothing_is_differentiated(op: str, backend: B
     constant = check.call(case, detached, backend.name)
     recorded = check.call(case, arguments, backend.name)
     for name, output in recorded.items():
-        assert output.requires_grad
+        assert output.requires_grad == (name not in CONSTANTS)
         for other in (quiet, inference, constant):
             assert not other[name].requires_grad
             assert torch.equal(other[name], output.detach())
@@ -139,10 +159,21 @@ def test_freed_graphs_say_so(op: str, backend: Backend) -> None:
         output.sum().backward()
 
 
-def test_an_output_whose_gradient_is_not_asked_for(backend: Backend) -> None:
-    """z alone, and kl alone: the other's gradient is zero, not garbage."""
-    case = small("sample_kl")
-    for name, unreached in (("z", ("prior_mean", "prior_logvar")), ("kl", ())):
+@pytest.mark.parametrize(
+    ("op", "name", "unreached"),
+    [
+        ("sample_kl", "z", tuple(PRIORS)),
+        ("sample_kl", "kl", ()),
+        ("sample_kl", "kl_dims", ()),
+        ("sample_log_weights", "z", tuple(PRIORS)),
+        ("sample_log_weights", "log_ratio", ()),
+    ],
+)
+def test_an_output_whose_gradient_is_not_asked_for(
+    op: str, name: str, unreached: tuple[str, ...], backend: Backend
+) -> None:
+    """One output alone: the other's gradient is zero, not garbage."""
+    for case in (small(op, return_dims=True), small(op, return_dims=True, estimator="stl")):
         arguments = tensors(case, backend.device)
         check.call(case, arguments, backend.name)[name].sum().backward()
         for argument, tensor in arguments.items():
@@ -160,6 +191,7 @@ def test_expanded_and_strided_upstream_gradients(op: str, backend: Backend) -> N
     for make in (lambda t: t, lambda t: t.contiguous()):
         arguments = {n: t for n, t in tensors(case, backend.device).items() if t is not None}
         outputs = check.call(case, tensors(case) | arguments, backend.name)
+        outputs = {name: t for name, t in outputs.items() if name not in CONSTANTS}
         upstream = []
         for output in outputs.values():
             values = torch.arange(output.numel(), dtype=output.dtype, device=output.device)

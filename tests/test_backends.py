@@ -54,10 +54,14 @@ def calls() -> list:
         lambda **k: F.gaussian_log_likelihood(tensor, tensor, **k),
         lambda **k: F.negative_elbo(tensor, tensor, None, tensor[:, 0], **k),
         lambda **k: F.noise((2, 3), seed=0, dtype=torch.float32, device="cpu", **k),
+        lambda **k: F.squared_error(tensor, tensor, **k),
+        lambda **k: F.sample_log_weights(tensor, tensor, **k),
+        lambda **k: F.importance_weighted_elbo(tensor, **k),
+        lambda **k: F.score_function(tensor[:, 0], tensor, tensor, seed=0, **k),
     ]
 
 
-@pytest.mark.parametrize("index", range(5))
+@pytest.mark.parametrize("index", range(9))
 @pytest.mark.parametrize("name", ["tpu", "CPU", "", "cuda "])
 def test_an_unknown_name(name: str, index: int) -> None:
     with pytest.raises(ValueError, match=rf"backend must be one of {', '.join(map(repr, NAMES))}"
@@ -65,7 +69,7 @@ def test_an_unknown_name(name: str, index: int) -> None:
         calls()[index](backend=name)
 
 
-@pytest.mark.parametrize("index", range(5))
+@pytest.mark.parametrize("index", range(9))
 @pytest.mark.parametrize("name", ["cuda"] if INTERPRETED else ["cuda", "triton"])
 def test_a_backend_that_cannot_run_says_why_and_what_to_do(name: str, index: int) -> None:
     """Tensors on the CPU: whether or not the backend is there, these it does not run."""
@@ -78,7 +82,7 @@ def test_a_backend_that_cannot_run_says_why_and_what_to_do(name: str, index: int
     assert isinstance(raised.value, RuntimeError)
 
 
-@pytest.mark.parametrize("op", ["gaussian_kl", "gaussian_log_likelihood"])
+@pytest.mark.parametrize("op", ["gaussian_kl", "gaussian_log_likelihood", "squared_error"])
 def test_the_compiled_backend_refuses_tensors_of_other_devices(
     op: str, compiled_backend: Backend
 ) -> None:
@@ -159,6 +163,13 @@ def everything():
     ll = F.gaussian_log_likelihood(x, mean, logvar, backend="cpu")
     losses = [F.negative_elbo(x, mean, logvar, kl, reduction=r, backend="cpu").sum()
               for r in ("mean", "none")]
+    z2, ratio = F.sample_log_weights(mean, logvar, num_samples=2, seed=1, estimator="dreg",
+                                     backend="cpu")
+    bound, weights = F.importance_weighted_elbo(ratio, backend="cpu")
+    signal = F.score_function(bound, mean, logvar, seed=1, backend="cpu")
+    losses += [z2.sum(), weights.sum(), signal.sum()]
+    losses += [F.squared_error(x, mean, backend="cpu").sum()]
+    losses += [t.sum() for t in F.sample_kl(mean, logvar, seed=1, return_dims=True, backend="cpu")]
     total = z.sum() + F.gaussian_kl(mean, logvar, backend="cpu").sum() + ll.sum() + sum(losses)
     noise = F.noise((2, 3), seed=1, device="cpu", backend="cpu")
     return [total.detach(), noise, *torch.autograd.grad(total, leaves)]

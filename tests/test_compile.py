@@ -5,7 +5,7 @@ from __future__ import annotations
 import check
 import pytest
 import torch
-from cases import ARGUMENTS, Case, given_noise, tensors, upstream
+from cases import ARGUMENTS, Case, given_noise, priors, tensors, upstream
 from conftest import Backend
 from torch import Tensor
 from torch._dynamo.backends.registry import lookup_backend
@@ -27,6 +27,10 @@ class Counter:
     def __call__(self, graph: torch.fx.GraphModule, inputs: list[Tensor]):
         self.graphs += any(node.op == "call_function" for node in graph.graph.nodes)
         return self.inner(graph, inputs)
+
+
+# Tracing an autograd.Function, torch makes an object of it, and warns that it does.
+pytestmark = pytest.mark.filterwarnings("ignore:.*should not be instantiated:DeprecationWarning")
 
 
 @pytest.fixture(autouse=True)
@@ -63,8 +67,16 @@ def compiled_call(case: Case, backend: Backend, counter: Counter):
 
 
 COMPILED = [
-    *(Case(op, (5, 7), dtype=dtype, **(PRIORS if "prior_mean" in ARGUMENTS[op] else {}))
+    *(Case(op, (5, 7), dtype=dtype, **(PRIORS if priors(op) else {}))
       for op in OPS for dtype in (torch.float32, torch.bfloat16)),
+    Case("sample_kl", (5, 7), free_bits=0.3, balance=0.8, return_dims=True, **PRIORS),
+    Case("gaussian_kl", (5, 7), free_bits=0.3, balance=0.8),
+    Case("squared_error", (5, 7), num_samples=2, differentiate=("mean",)),
+    Case("sample_log_weights", (5, 7), num_samples=2, sample_offset=3, estimator="stl"),
+    Case("sample_log_weights", (5, 7), num_samples=2, noise="eps", estimator="dreg", **PRIORS),
+    Case("sample_log_weights", (5, 7), num_samples=2, estimator="dreg", upstream=("z",)),
+    Case("importance_weighted_elbo", (7,), num_samples=5, dtype=torch.float16),
+    Case("score_function", (5, 7), num_samples=2, logvar="event"),
     Case("sample_kl", (4, 3, 5), event_dims=1, num_samples=2),
     Case("sample_kl", (5, 7), noise="eps", logvar="event"),
     Case("gaussian_log_likelihood", (5, 7), logvar=None, num_samples=2),
@@ -122,6 +134,36 @@ def test_seed_tensors_never_compile_again(backend: Backend) -> None:
         z = draw(torch.tensor(seed, device=backend.device))
         eager = F.sample_kl(mean, mean, seed=seed % 2**64, backend=backend.name)[0]
         torch.testing.assert_close(z, eager, rtol=1e-6, atol=1e-6)
+    assert counter.graphs == 1
+
+
+@pytest.mark.parametrize("op", ["sample_log_weights", "score_function"])
+def test_no_seed_or_baseline_compiles_an_estimator_again(op: str, backend: Backend) -> None:
+    """Value and gradients are those of eager calls with each seed."""
+    mean, logvar = (torch.randn(5, 7, device=backend.device) for _ in "ab")
+
+    def log_weights(leaf: Tensor, seed: Tensor, _: Tensor) -> Tensor:
+        options = {"num_samples": 3, "estimator": "dreg", "backend": backend.name}
+        _, ratio = F.sample_log_weights(leaf, logvar, seed=seed, **options)
+        return F.importance_weighted_elbo(ratio, backend=backend.name)[0].sum()
+
+    def score(leaf: Tensor, seed: Tensor, baseline: Tensor) -> Tensor:
+        signal = leaf.detach().sum(1)
+        return F.score_function(
+            signal, leaf, logvar, baseline=baseline, seed=seed, backend=backend.name
+        ).sum()
+
+    function = log_weights if op == "sample_log_weights" else score
+    counter = Counter()
+    compiled = compile_whole(function, counter)
+    for number in (0, 5, -1):
+        seed = torch.tensor(number, device=backend.device)
+        made = []
+        for call in (compiled, function):
+            leaf = mean.clone().requires_grad_()
+            value = call(leaf, seed, torch.full((), 0.1 * number, device=backend.device))
+            made.append((value.detach(), *torch.autograd.grad(value, leaf)))
+        torch.testing.assert_close(*made, rtol=1e-5, atol=1e-5)
     assert counter.graphs == 1
 
 

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import dataclasses
 import threading
 
 import check
+import oracle
 import pytest
 import torch
-from cases import FLOATS, LAYOUTS, Case, lay_out
+from cases import FLOATS, LAYOUTS, Case, lay_out, tensors
 from check import assert_close
 from torch.distributions import Normal, kl_divergence
 
@@ -101,6 +103,82 @@ def test_the_oracle_agrees_with_integrals() -> None:
     integral = torch.trapezoid(log_q.exp() * (log_q - log_p), points)
     torch.testing.assert_close(kl_divergence(q, p), integral, rtol=1e-10, atol=0)
     assert torch.trapezoid(log_q.exp(), points).item() == pytest.approx(1, abs=1e-12)
+
+
+def test_the_oracle_of_an_estimator_is_the_textbook_expression() -> None:
+    """log p(z) - log q(z) with q's parameters held, at values where z - m loses few digits."""
+    mean, logvar, prior_mean, prior_logvar, eps = (
+        torch.randn(3, 4, dtype=torch.float64).requires_grad_(index < 4) for index in range(5)
+    )
+    leaves = (mean, logvar, prior_mean, prior_logvar)
+    z = mean + (0.5 * logvar).exp() * eps
+    held = Normal(mean.detach(), (0.5 * logvar).exp().detach())
+    prior = Normal(prior_mean, (0.5 * prior_logvar).exp())
+    ratio = (prior.log_prob(z) - held.log_prob(z)).sum(1)
+    bounds = (-30.0, 20.0)
+    got_z, got = oracle.sample_log_weights(*leaves, eps.detach(), 1, bounds, "stl")
+    torch.testing.assert_close((got_z, got), (z, ratio), rtol=1e-12, atol=1e-12)
+    for a, b in zip(*(torch.autograd.grad(r.sum(), leaves) for r in (got, ratio)), strict=True):
+        torch.testing.assert_close(a, b, rtol=1e-10, atol=1e-12)
+    log_q = Normal(mean, (0.5 * logvar).exp()).log_prob(z.detach()).sum(1)
+    signal = torch.randn(3, dtype=torch.float64)
+    value = oracle.score_function(signal, mean, logvar, None, eps.detach(), 1, bounds)
+    assert torch.equal(value.detach(), signal)
+    surrogates = ((value, mean, logvar), (signal * log_q, mean, logvar))
+    made = (torch.autograd.grad(s.sum(), inputs) for s, *inputs in surrogates)
+    for a, b in zip(*made, strict=True):
+        torch.testing.assert_close(a, b, rtol=1e-10, atol=1e-12)
+
+
+def test_a_floor_that_rounding_decides_about_is_refused() -> None:
+    case = Case("gaussian_kl", (5, 3))
+    inputs = {name: None if t is None else t.detach() for name, t in tensors(case).items()}
+    element = oracle.kl_elements(**inputs, bounds=case.bounds)[2, 1].item()
+    for floor, near in ((element * (1 + 1e-8), True), (element * 1.01, False)):
+        at_floor = dataclasses.replace(case, free_bits=floor)
+        if near:
+            with pytest.raises(AssertionError, match="rounding decides"):
+                check.check(at_floor, "reference")
+        else:
+            check.check(at_floor, "reference")
+
+
+# What a mistake in an op would do to a case's gradients: each must be found.
+MISTAKES = {
+    "a floor that lets gradients pass": (
+        Case("gaussian_kl", (5, 3), free_bits=0.6), {"free_bits": None}, "kl|grad"
+    ),
+    "a balance the wrong way round": (
+        Case("gaussian_kl", (5, 3), balance=0.8, prior_mean="full"), {"balance": 0.2}, "grad"
+    ),
+    "another estimator": (
+        Case("sample_log_weights", (5, 3), num_samples=3, estimator="stl"),
+        {"estimator": "dreg"}, "grad",
+    ),
+    "no estimator": (
+        Case("sample_log_weights", (5, 3), estimator="stl"),
+        {"estimator": "reparameterization"}, "grad logvar",
+    ),
+    "other samples": (
+        Case("sample_log_weights", (5, 3), sample_offset=2), {"sample_offset": 1}, "z"
+    ),
+    "no baseline": (
+        Case("score_function", (5, 3), baseline="rows"), {"baseline": None}, "grad"
+    ),
+    "the noise of other rows": (Case("score_function", (5, 3)), {"row_offset": 1}, "grad"),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("mistake", MISTAKES)
+def test_a_mistake_in_an_objective_fails_the_parity_check(
+    mistake: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    case, wrong, message = MISTAKES[mistake]
+    check.check(case, "reference")
+    right = getattr(check.F, case.op)
+    monkeypatch.setattr(check.F, case.op, lambda **given: right(**(given | wrong)))
+    with pytest.raises(AssertionError, match=f"^({message})"):
+        check.check(case, "reference")
 
 
 def test_assert_close_holds_nan_and_infinity_to_their_places() -> None:

@@ -21,6 +21,9 @@ MIXED = {
     "gaussian_kl": {},
     "gaussian_log_likelihood": {"other_dtypes": (("x", torch.float32),)},
     "negative_elbo": {"other_dtypes": (("x", torch.float32),)},
+    "squared_error": {"other_dtypes": (("x", torch.float32),)},
+    "sample_log_weights": {},
+    "score_function": {},
 }
 SHARED = {"other_dtypes": (("x", torch.float32), ("logvar", torch.float32)), "logvar": "scalar"}
 
@@ -43,7 +46,13 @@ def test_the_allocation_counter_counts() -> None:
 @pytest.mark.parametrize("dtype", HALVES, ids=str)
 @pytest.mark.parametrize(
     ("op", "options"),
-    [*MIXED.items(), ("gaussian_log_likelihood", SHARED), ("negative_elbo", SHARED)],
+    [
+        *MIXED.items(),
+        ("gaussian_log_likelihood", SHARED),
+        ("negative_elbo", SHARED),
+        ("sample_kl", {"free_bits": 0.3, "balance": 0.8, "return_dims": True}),
+        ("sample_log_weights", {"num_samples": 2, "estimator": "dreg"}),
+    ],
 )
 def test_no_copy_of_a_large_tensor(
     op: str, options: dict, dtype: torch.dtype, compiled_backend: Backend

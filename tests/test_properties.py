@@ -4,11 +4,23 @@ from __future__ import annotations
 
 import check
 import oracle
+import pytest
 import torch
-from cases import ARGUMENTS, BROADCASTS, FLOATS, HALVES, LAYOUTS, Case
+from cases import (
+    ARGUMENTS,
+    BROADCASTS,
+    DECODER_OPS,
+    FLOATS,
+    HALVES,
+    LAYOUTS,
+    Case,
+    priors,
+    tensors,
+)
 from conftest import Backend
-from hypothesis import given
+from hypothesis import assume, given, settings
 from hypothesis import strategies as st
+from ops.gaussian_kl import is_near_the_floor
 from tolerances import NOISE, arithmetic, unit
 
 import vae_fast.functional as F
@@ -51,18 +63,31 @@ def any_case(draw: st.DrawFn, op: str) -> Case:
     kinds = st.sampled_from((*BROADCASTS, None))
     if op == "gaussian_kl":
         del options["num_samples"]
-    if op in ("sample_kl", "gaussian_kl"):
+    if priors(op):
         options |= {"prior_mean": draw(kinds), "prior_logvar": draw(kinds)}
-    else:
+    elif op in DECODER_OPS:
         options["logvar"] = draw(kinds)
-    if op == "sample_kl":
+    if op in ("sample_kl", "gaussian_kl"):
+        options |= {"free_bits": draw(st.sampled_from([None, None, 0.2, 1.5])),
+                    "balance": draw(st.sampled_from([None, None, 0.0, 0.8])),
+                    "return_dims": draw(st.booleans())}  # fmt: skip
+    if op in ("sample_kl", "sample_log_weights", "score_function"):
         options |= {"noise": draw(st.sampled_from(["seed", "eps"])), "seed": draw(SEEDS),
                     "row_offset": draw(st.sampled_from([0, 1, 2**31, 2**40]))}  # fmt: skip
+    if op == "sample_log_weights":
+        options["estimator"] = draw(st.sampled_from(["reparameterization", "stl", "dreg"]))
+        if options["noise"] == "seed":
+            options["sample_offset"] = draw(st.sampled_from([0, 5, 2**32 - 3]))
+    if op == "importance_weighted_elbo":
+        options |= {"num_samples": draw(st.integers(1, 9)), "impossible": draw(st.booleans()),
+                    "level": draw(st.sampled_from([0.0, 1e4, -1e4]))}  # fmt: skip
+    if op == "score_function":
+        options["baseline"] = draw(st.sampled_from([None, "full", "rows", "scalar"]))
     if op == "negative_elbo":
         options |= {"reduction": draw(st.sampled_from(["mean", "sum", "none"])),
                     "beta": draw(st.sampled_from([0.0, 0.5, 1.0, 3.0]))}  # fmt: skip
     if dtype in HALVES and draw(st.booleans()):
-        wide = {"x", "kl", "logvar"} & set(names)
+        wide = {"x", "kl", "logvar", "signal"} & set(names)
         options["other_dtypes"] = tuple((name, torch.float32) for name in sorted(wide))
     return Case(op, shape, event_dims, dtype, **options)
 
@@ -70,6 +95,9 @@ def any_case(draw: st.DrawFn, op: str) -> Case:
 def holds(case: Case, backend: Backend) -> None:
     if case.reduction == "mean" and 0 in case.batch_shape:
         return  # NaN, as the mean of no rows is: the oracle's as well, and no gradient
+    if case.free_bits is not None:
+        given = {n: t if t is None else t.detach().double() for n, t in tensors(case).items()}
+        assume(not is_near_the_floor(case, given))
     check.check(case, backend.name, backend.device)
 
 
@@ -91,6 +119,15 @@ def test_gaussian_log_likelihood(backend: Backend, case: Case) -> None:
 @given(case=any_case("negative_elbo"))
 def test_negative_elbo(backend: Backend, case: Case) -> None:
     holds(case, backend)
+
+
+@pytest.mark.parametrize(
+    "op", ["squared_error", "sample_log_weights", "importance_weighted_elbo", "score_function"]
+)
+@given(data=st.data())
+@settings(max_examples=min(30, settings.default.max_examples))
+def test_the_other_ops(backend: Backend, op: str, data: st.DataObject) -> None:
+    holds(data.draw(any_case(op)), backend)
 
 
 @given(

@@ -7,7 +7,7 @@ from typing import Any
 import check
 import pytest
 import torch
-from cases import ARGUMENTS, Case, tensors, upstream
+from cases import ARGUMENTS, PRIORS, Case, tensors, upstream
 from conftest import Backend
 from torch.utils._python_dispatch import TorchDispatchMode
 
@@ -16,7 +16,6 @@ import vae_fast.functional as F
 NAMESPACE = "vae_fast::"
 # Its output is random: torch's check of tracing would compare two draws.
 RANDOM = ("vae_fast::draw_seed",)
-PRIORS = {"prior_mean": "full", "prior_logvar": "full"}
 CALLS = [
     Case("sample_kl", (3, 4)),
     Case("sample_kl", (3, 4), num_samples=2, noise="eps", dtype=torch.bfloat16),
@@ -35,6 +34,20 @@ CALLS = [
     Case("negative_elbo", (3, 4), dtype=torch.bfloat16, reduction="sum", beta=0.5,
          differentiate=("mean", "logvar", "kl")),
     Case("negative_elbo", (3, 4), dtype=torch.float16, logvar=None),
+    Case("sample_kl", (3, 4), return_dims=True, free_bits=0.3, balance=0.8, **PRIORS),
+    Case("sample_kl", (2, 3, 4), event_dims=2, return_dims=True, upstream=("kl_dims",)),
+    Case("gaussian_kl", (3, 4), free_bits=0.3, balance=0.8, **PRIORS),
+    Case("squared_error", (3, 4), dtype=torch.bfloat16, num_samples=2),
+    Case("squared_error", (3, 4), differentiate=("mean",)),
+    Case("sample_log_weights", (3, 4), sample_offset=2, **PRIORS),
+    Case("sample_log_weights", (3, 4), num_samples=2, estimator="stl", noise="eps", logvar="event"),
+    Case("sample_log_weights", (3, 4), num_samples=2, estimator="dreg", dtype=torch.bfloat16),
+    Case("sample_log_weights", (3, 4), num_samples=2, estimator="dreg", upstream=("z",)),
+    Case("importance_weighted_elbo", (4,), num_samples=3),
+    Case("importance_weighted_elbo", (4, 2), num_samples=3, dtype=torch.float16),
+    Case("score_function", (3, 4), baseline="scalar"),
+    Case("score_function", (3, 4), num_samples=2, noise="eps", dtype=torch.bfloat16,
+         differentiate=("signal", "logvar")),
 ]  # fmt: skip
 
 
@@ -69,13 +82,14 @@ def test_opcheck(case: Case, compiled_backend: Backend) -> None:
     torch.library.opcheck(
         backward, tuple(a.detach() if isinstance(a, torch.Tensor) else a for a in saved)
     )
-    count = len(ARGUMENTS[case.op])
+    names = [argument.name for argument in forward._schema.arguments]
     for differentiated in (False, True):
         leaves = (
-            a if a is None else a.detach().clone().requires_grad_(differentiated)
-            for a in inputs[:count]
+            a.detach().clone().requires_grad_(differentiated)
+            if isinstance(a, torch.Tensor) and name in ARGUMENTS[case.op] else a
+            for name, a in zip(names, inputs, strict=False)
         )  # fmt: skip
-        torch.library.opcheck(forward, (*leaves, *inputs[count:]))
+        torch.library.opcheck(forward, tuple(leaves))
 
 
 @pytest.mark.parametrize("num_samples", [None, 2])
@@ -97,11 +111,17 @@ def test_opcheck_of_drawn_seeds(compiled_backend: Backend) -> None:
             torch.library.opcheck(func, args, kwargs, test_utils=("test_schema", "test_faketensor"))
 
 
+def test_opcheck_of_running_means() -> None:
+    sums, value = torch.tensor([1.0, 0.5], dtype=torch.float64), torch.tensor(3.0)
+    op = torch.ops.vae_fast.exchange_running_mean.default
+    torch.library.opcheck(op, (sums, value, 0.0))
+
+
 def test_every_registered_op_is_checked(compiled_backend: Backend) -> None:
     """An op that somebody adds without a case above fails here."""
     names = {n for n in torch._C._dispatch_get_all_op_names() if n.startswith(NAMESPACE)}
     seen = {func.name() for case in CALLS for func, *_ in recorded(case, compiled_backend)}
-    assert names == seen | {f"{NAMESPACE}noise", *RANDOM}
+    assert names == seen | {f"{NAMESPACE}noise", f"{NAMESPACE}exchange_running_mean", *RANDOM}
 
 
 @pytest.mark.parametrize("case", CALLS, ids=lambda case: f"{case.op}-{case}")

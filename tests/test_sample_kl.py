@@ -167,3 +167,77 @@ def test_inputs_changed_in_place_are_noticed(compiled_backend: Backend) -> None:
         logvar.add_(1)
     with pytest.raises(RuntimeError, match="modified by an inplace operation"):
         z.sum().backward()
+
+
+def controlled(backend: Backend, *leaves: Tensor, **options) -> tuple[Tensor, ...]:
+    return F.sample_kl(*leaves, seed=3, backend=backend.name, **options)
+
+
+@pytest.mark.parametrize("event_dims", [0, 1, 2, 3])
+def test_the_sums_over_the_batch_add_up_to_those_over_the_event(
+    event_dims: int, backend: Backend
+) -> None:
+    leaves = inputs(backend, 6, 5, 4, dtype=torch.float64)
+    for options in ({}, {"free_bits": 0.3}):
+        _, kl, dims = controlled(
+            backend, *leaves, event_dims=event_dims, return_dims=True, **options
+        )
+        assert dims.shape == (6, 5, 4)[3 - event_dims :] and kl.shape == (6, 5, 4)[: 3 - event_dims]
+        torch.testing.assert_close(dims.sum(), kl.sum(), rtol=1e-13, atol=0)
+        each = F.gaussian_kl(*leaves, event_dims=0, backend=backend.name, **options)
+        want = each.reshape(-1, *dims.shape).sum(0)
+        torch.testing.assert_close(dims, want, rtol=1e-13, atol=0)
+
+
+def test_the_options_of_the_divergence_leave_the_sample_alone(backend: Backend) -> None:
+    mean, logvar = inputs(backend, 6, 5)
+    prior = {"prior_mean": mean.detach() + 1, "prior_logvar": logvar.detach() - 1}
+    upstream = torch.randn(2, 6, 5, device=backend.device)
+    results = []
+    for options in ({}, {"free_bits": 0.7}, {"balance": 0.8}, {"return_dims": True}):
+        z, *_ = controlled(backend, mean, logvar, num_samples=2, **prior, **options)
+        results.append([z.detach(), *torch.autograd.grad(z, (mean, logvar), upstream)])
+    for other in results[1:]:
+        for got, want in zip(other, results[0], strict=True):
+            torch.testing.assert_close(got, want, rtol=1e-6, atol=1e-6)
+
+
+@pytest.mark.parametrize("dtype", FLOATS, ids=str)
+def test_an_element_at_the_floor_keeps_its_gradient(dtype: torch.dtype, backend: Backend) -> None:
+    """KL of N(m, 1): ½ m², here ½ of 0, 1, 2 and -1, with a floor of ½."""
+    mean = torch.tensor([[0.0, 1.0, 2.0, -1.0]], device=backend.device, dtype=dtype)
+    mean, logvar = mean.requires_grad_(), torch.zeros_like(mean).requires_grad_()
+    _, kl, dims = controlled(backend, mean, logvar, free_bits=0.5, return_dims=True)
+    assert kl.tolist() == [3.5] and dims.tolist() == [0.5, 0.5, 2.0, 0.5]
+    weights = torch.tensor([1.0, 2.0, 4.0, 8.0], device=backend.device, dtype=dims.dtype)
+    (gradient,) = torch.autograd.grad([kl, dims], mean, [torch.ones_like(kl), weights])
+    assert gradient.tolist() == [[0.0, 3.0, 10.0, -9.0]]
+
+
+def test_free_bits_of_zero_change_nothing_but_roundings_below_it(backend: Backend) -> None:
+    leaves = inputs(backend, 6, 5)
+    plain, floored = (
+        F.gaussian_kl(*leaves, free_bits=f, backend=backend.name) for f in (None, 0.0)
+    )
+    torch.testing.assert_close(floored, plain, rtol=1e-6, atol=0)
+
+
+def test_a_nan_passes_the_floor(backend: Backend) -> None:
+    mean = torch.tensor([[math.nan, 0.0], [0.0, 0.0]], device=backend.device)
+    kl = F.gaussian_kl(mean, torch.zeros_like(mean), free_bits=0.25, backend=backend.name)
+    assert kl[0].isnan() and kl[1].item() == 0.5
+
+
+def test_balance_shares_the_gradient_out(backend: Backend) -> None:
+    """The value stays; posterior and prior get the shares 1 - α and α."""
+    generator = torch.Generator().manual_seed(1)
+    made = [torch.randn(6, 5, generator=generator).double().to(backend.device) for _ in range(4)]
+    leaves = [t.requires_grad_() for t in made]
+    plain = F.gaussian_kl(*leaves, backend=backend.name)
+    whole = torch.autograd.grad(plain.sum(), leaves)
+    for balance in (0.0, 0.25, 1.0):
+        kl = F.gaussian_kl(*leaves, balance=balance, backend=backend.name)
+        assert torch.equal(kl, plain)
+        for place, got in enumerate(torch.autograd.grad(kl.sum(), leaves)):
+            share = 1 - balance if place < 2 else balance
+            torch.testing.assert_close(got, share * whole[place], rtol=1e-14, atol=0)

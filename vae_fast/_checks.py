@@ -125,6 +125,9 @@ def bounds(logvar_min: float, logvar_max: float) -> tuple[float, float]:
 def kl_control(free_bits: float | None, balance: float | None) -> KLControl:
     if free_bits is None and balance is None:
         return NO_CONTROL
+    for name, value in (("free_bits", free_bits), ("balance", balance)):
+        if isinstance(value, bool) or not isinstance(value, (int, float, type(None))):
+            raise TypeError(f"{name} must be a number or None; got {type(value).__name__}")
     if free_bits is not None and not 0 <= free_bits < math.inf:
         raise ValueError(f"free_bits must be finite and at least 0, in nats; got {free_bits}")
     if balance is not None and not 0 <= balance <= 1:

@@ -29,11 +29,9 @@ def shares(case: Case, gradients: Named) -> tuple[Tensor | float, Tensor | float
     if case.estimator != "dreg" or case.num_samples is None or "log_ratio" not in gradients:
         return 1.0, 1.0
     gradient = gradients["log_ratio"]
-    total = gradient.sum(0)
-    share, condition = (
-        torch.where(total == 0, 0.0, t / total) for t in (gradient, gradient.abs().sum(0))
-    )
-    return of_event(case, share), 1 + of_event(case, condition.abs())
+    total = gradient.sum(0).abs()
+    condition = torch.where(total == 0, 1.0, gradient.abs().sum(0) / total)
+    return of_event(case, oracle.shares(gradient)), 1 + of_event(case, condition)
 
 
 def terms(case: Case, inputs: Arguments, gradients: Named) -> dict[str, Terms]:

@@ -88,29 +88,17 @@ def clamped(logvar: Tensor, dtype: torch.dtype, bounds: tuple[float, float]) -> 
     return logvar.to(dtype).clamp(*bounds)
 
 
-class _ScaleGradient(torch.autograd.Function):
-    """The identity, whose gradient is multiplied by a number."""
-
-    generate_vmap_rule = True
-
-    @staticmethod
-    def forward(tensor: Tensor, scale: float) -> Tensor:
-        return tensor.view_as(tensor)
-
-    @staticmethod
-    def setup_context(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> None:
-        ctx.scale = inputs[1]
-
-    @staticmethod
-    def backward(ctx: Any, gradient: Tensor) -> Any:
-        return gradient * ctx.scale, None
+def unmoved(tensor: Tensor) -> Tensor:
+    """Zeros, of infinities too, with the gradient of the tensor."""
+    return (tensor - tensor.detach()).nan_to_num(0.0)
 
 
 def _weighted(tensor: Any, dtype: torch.dtype, weight: float) -> Any:
     """The tensor, if any, through which gradients are multiplied by ``weight`` before rounding."""
     if tensor is None or weight == 1.0:
         return tensor
-    return _ScaleGradient.apply(tensor.to(dtype), weight)
+    wide = tensor.to(dtype)
+    return wide.detach() + weight * unmoved(wide)
 
 
 def _kl_elements(

@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from vae_fast._backends.reference import clamped, compute_dtype, noise_of, sum_event
+from vae_fast._backends.reference import clamped, compute_dtype, noise_of, sum_event, unmoved
 
 
 class _WeighPath(torch.autograd.Function):
@@ -43,9 +43,14 @@ class _WeighPath(torch.autograd.Function):
 
 
 def gradient_shares(gradient: Tensor) -> Tensor:
-    """Each sample's share in the sum of the gradient [L, *batch] over samples; 0 if that is 0."""
+    """Each sample's share in the sum of the gradient [L, *batch] over samples; 0 if that is 0.
+
+    Where no sample has a gradient each path counts in full, as without one: compiled callers send
+    zeros for a gradient that does not arrive.
+    """
     total = gradient.sum(0)
-    return torch.where(total == 0, torch.zeros_like(gradient), gradient / total)
+    share = torch.where(total == 0, torch.zeros_like(gradient), gradient / total)
+    return torch.where((gradient == 0).all(0), torch.ones_like(gradient), share)
 
 
 def sample_log_weights(
@@ -72,8 +77,7 @@ def sample_log_weights(
     if estimator == "reparameterization":
         terms = v + eps * eps
     else:  # through z only: q's own parameters are constants of its density
-        moved = (z - z.detach()).nan_to_num(0.0)  # 0 in value, of an infinite z too
-        distance = moved * torch.exp(-0.5 * v.detach()) + eps
+        distance = unmoved(z) * torch.exp(-0.5 * v.detach()) + eps
         terms = v.detach() + distance * distance
     if estimator == "dreg" and num_samples is not None:
         held = (None if p is None else p.detach() for p in (m_p, v_p))
@@ -103,25 +107,6 @@ def importance_weighted_elbo(log_weights: Tensor) -> tuple[Tensor, Tensor]:
     return torch.where(top.isinf(), top, bound), (ratios / total).detach()
 
 
-class _Attach(torch.autograd.Function):
-    """``signal``, with which a gradient goes to ``log_density`` too, times ``weight``."""
-
-    generate_vmap_rule = True
-
-    @staticmethod
-    def forward(signal: Tensor, log_density: Tensor, weight: Tensor) -> Tensor:
-        return signal.view_as(signal)
-
-    @staticmethod
-    def setup_context(ctx: Any, inputs: tuple[Tensor, ...], output: Tensor) -> None:
-        ctx.save_for_backward(inputs[2])
-
-    @staticmethod
-    def backward(ctx: Any, gradient: Tensor) -> Any:
-        (weight,) = ctx.saved_tensors
-        return gradient, gradient * weight, None
-
-
 def score_function(
     signal: Tensor,  # [*batch], behind num_samples where given
     weight: Tensor,  # shape of signal: signal - baseline, a constant
@@ -139,6 +124,7 @@ def score_function(
     eps = noise_of(mean, eps, seed, num_samples, event_dims, row_offset, dtype)
     m, v = mean.to(dtype), clamped(logvar, dtype, bounds)
     # (z - m) e^(-v/2) for the z that the present m and v give: in value, eps exactly.
-    distance = (m.detach() - m) * torch.exp(-0.5 * v) + eps * torch.exp(0.5 * (v.detach() - v))
+    distance = eps * torch.exp(-0.5 * unmoved(v)) - unmoved(m) * torch.exp(-0.5 * v)
     log_density = sum_event(-0.5 * (v + distance * distance), event_dims)
-    return _Attach.apply(signal, log_density, weight)
+    attached = signal + (weight * unmoved(log_density)).to(signal.dtype)
+    return torch.where(weight.isfinite(), attached, signal)

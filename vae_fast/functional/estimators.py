@@ -63,7 +63,7 @@ def sample_log_weights(
 
     Raises:
         TypeError, ValueError, BackendUnavailableError: as ``sample_kl``; ValueError for another
-            estimator, or an offset with eps.
+            estimator, or a sample_offset with eps.
 
     Source: Burda, Grosse & Salakhutdinov 2016, "Importance weighted autoencoders"; Roeder, Wu &
     Duvenaud 2017, "Sticking the landing"; Tucker et al. 2019, "Doubly reparameterized gradient
@@ -78,6 +78,8 @@ def sample_log_weights(
     _checks.integer("sample_offset", sample_offset, 0, 2**32 - (num_samples or 1))
     if eps is not None or seed is not None or generator is not None:
         _checks.noise_source(eps, seed, generator, shape, num_samples, device)
+        if eps is not None and sample_offset != 0:
+            raise ValueError(f"sample_offset must be 0 where eps is given; got {sample_offset}")
     _checks.one_of("estimator", estimator, _checks.ESTIMATORS)
     bounds = _checks.bounds(logvar_min, logvar_max)
     name = _backends.choose(backend, device)
@@ -195,6 +197,8 @@ def score_function(
         weight = weight - baseline.detach()
     bounds = _checks.bounds(logvar_min, logvar_max)
     name = _backends.choose(backend, device)
+    if not torch.is_grad_enabled():
+        return signal.detach()  # a Function's view of a leaf would require a gradient
     arguments = (
         signal, weight, mean, logvar, eps, seed, num_samples, event_dims, row_offset, bounds
     )  # fmt: skip
