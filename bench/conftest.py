@@ -17,7 +17,7 @@ import torch
 from bench import harness, machine, peers, targets
 from bench.device import DTYPES, Setting
 from bench.models import MODELS
-from bench.ops import OPS, SIZES
+from bench.ops import OPS
 from bench.training_step import TrainingStep
 from bench.workload import Workload
 
@@ -124,9 +124,10 @@ def _sizes(name: str, config: pytest.Config) -> list[Any]:
     """Of an op, or the batch sizes of a model."""
     if name in MODELS:
         sizes: list[Any] = list(MODELS[name].batches)
+    elif config.getoption("--curves") and OPS[name].curved:
+        sizes = OPS[name].curve(config.stash[MEASUREMENTS].setting.kind)
     else:
-        kind = config.stash[MEASUREMENTS].setting.kind
-        sizes = OPS[name].curve(kind) if config.getoption("--curves") else list(SIZES)
+        sizes = list(OPS[name].sizes)
     return sizes[:1] if config.getoption("--quick") else sizes
 
 

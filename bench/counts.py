@@ -7,7 +7,7 @@ others included, which neither a fused op of this package nor compiled code show
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any
+from typing import Any, NamedTuple
 
 from torch._C._autograd import DeviceType
 from torch.profiler import ProfilerActivity, profile
@@ -19,6 +19,7 @@ MATRIX_PRODUCTS = (
     "aten::mm", "aten::addmm", "aten::bmm", "aten::_convolution", "aten::mkldnn_convolution",
     "aten::convolution_backward", "aten::mkldnn_linear", "aten::cudnn_convolution",
 )  # fmt: skip
+OPTIMISER = "Optimizer.step"  # torch's own name for it, before that of the class
 CALLS = 5
 _ACTIVITIES = {"cuda": ProfilerActivity.CUDA, "xpu": ProfilerActivity.XPU}
 
@@ -48,11 +49,19 @@ def calls(step: Callable[[int], object], setting: Setting) -> int:
     )
 
 
-def outside_matrix_products(step: Callable[[int], object], setting: Setting) -> float | None:
-    """Share of the time of calls of ``step`` on the CPU; None on other devices."""
+class Shares(NamedTuple):
+    """Of the time of a step."""
+
+    outside_matrix_products: float
+    optimiser: float  # a part of that
+
+
+def shares(step: Callable[[int], object], setting: Setting) -> Shares | None:
+    """What calls of ``step`` on the CPU spend their time on; None on other devices."""
     if setting.kind != "cpu":
         return None
     events = _events(step, setting, CALLS)
     whole = sum(event.self_cpu_time_total for event in events)
     products = sum(e.self_cpu_time_total for e in events if e.key in MATRIX_PRODUCTS)
-    return 1 - products / whole
+    optimiser = sum(e.cpu_time_total for e in events if e.key.startswith(OPTIMISER))
+    return Shares(1 - products / whole, optimiser / whole)

@@ -13,10 +13,13 @@ import datetime
 import importlib.util
 import json
 import os
+import shutil
+import signal
 import subprocess
 import sys
 import time
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -31,6 +34,10 @@ TESTS = (
     "test_mixed_precision.py", "test_autograd.py", "test_triton.py",
 )  # fmt: skip
 WORKERS = 8
+# The CUDA kernels at small sizes under NVIDIA's tools, beside the parity tests and as long as they.
+SANITIZER, SANITIZERS = "compute-sanitizer", ("memcheck", "racecheck", "initcheck")
+SANITIZED = ("test_parity.py", "-k", "cuda-cuda and (dtype or subset or (broadcast and 6x5x3))")
+FAULT = 86  # the status where a tool has found one: none of pytest's
 # Of pytest, where it has run its share: all passed, some failed, none in it. Else it has not.
 RAN = (0, 1, 5)
 
@@ -75,9 +82,10 @@ def run_tests(
     environment: dict[str, str],
     folder: Path,
     name: str,
+    under: Sequence[str] = (),  # a program to run them
 ) -> dict[str, Any]:
     """Shares of the tests, side by side: most of their time is compilation, on the host."""
-    config = folder / "pytest.ini"
+    config = folder / f"{name}.ini"
     config.write_text("[pytest]\nmarkers =\n    slow: takes more than ten seconds\n")
     path = os.pathsep.join([str(ROOT / "tests" / "gpu"), environment["PYTHONPATH"]])
     started = []
@@ -90,10 +98,12 @@ def run_tests(
             "VAE_FAST_SHARD_SECONDS": str(seconds),
             "VAE_FAST_SHARD_OUT": str(out),
         }
-        command = [sys.executable, "-m", "pytest", "-c", str(config), "--rootdir", str(ROOT), "-q",
-                   "-p", "shard", "-p", "no:cacheprovider", *selection]  # fmt: skip
+        command = [*under, sys.executable, "-m", "pytest", "-c", str(config),
+                   "--rootdir", str(ROOT), "-q", "-p", "shard", "-p", "no:cacheprovider",
+                   *selection]  # fmt: skip
         with log.open("w") as text:
-            process = subprocess.Popen(command, env=variables, cwd=folder, stdout=text, stderr=text)
+            process = subprocess.Popen(command, env=variables, cwd=folder, stdout=text, stderr=text,
+                                       start_new_session=True)  # fmt: skip
         started.append((process, out, log))
     end = time.monotonic() + seconds + GRACE
     counts = []
@@ -101,13 +111,34 @@ def run_tests(
         try:
             process.wait(max(1, end - time.monotonic()))
         except subprocess.TimeoutExpired:
-            process.kill()
+            os.killpg(process.pid, signal.SIGKILL)  # with what it runs the tests in
             process.wait()
         ran = process.returncode in RAN and out.exists()
         made = json.loads(out.read_text()) if ran else None
         lost = {"passed": 0, "failed": 1, "skipped": 0, "late": 0, "failures": [f"see {log}"]}
         counts.append(made or lost)
     return add(counts)
+
+
+def sanitize(
+    selection: list[str], seconds: int, environment: dict[str, str], folder: Path
+) -> dict[str, dict[str, Any]]:
+    """The tests under each of the sanitizer's tools, side by side; none where it is missing.
+
+    A tool that found a fault ends with a status of its own, and its tests have failed.
+    """
+    program = shutil.which(SANITIZER, path=environment.get("PATH"))
+    if program is None:
+        return {}
+    # Tensors must not share blocks of memory, so that an access outside one is seen as such.
+    environment = environment | {"PYTORCH_NO_CUDA_MEMORY_CACHING": "1"}
+
+    def run(tool: str) -> dict[str, Any]:
+        under = (program, "--tool", tool, "--error-exitcode", str(FAULT))
+        return run_tests(selection, 1, seconds, environment, folder, tool, under)
+
+    with ThreadPoolExecutor(len(SANITIZERS)) as pool:
+        return dict(zip(SANITIZERS, pool.map(run, SANITIZERS), strict=True))
 
 
 def benchmark(environment: dict[str, str], folder: Path) -> tuple[dict[str, Any] | None, str]:
@@ -134,6 +165,8 @@ def summary(tests: dict[str, dict[str, Any]], said: str, seconds: float) -> list
         f"{each['late']} not run for want of time"
         for name, each in tests.items()
     ]
+    if not any(tool in tests for tool in SANITIZERS):
+        lines.append(f"{', '.join(SANITIZERS)}: not run, {SANITIZER} is not on PATH")
     return [said.strip(), *lines, f"{seconds:.0f} seconds in all"]
 
 
@@ -154,10 +187,14 @@ def main(arguments: list[str] | None = None) -> int:
     device = [str(ROOT / "tests" / "gpu")]
     files = (str(ROOT / "tests" / name) for name in TESTS)
     parity = [*files, "-k", "(cuda or triton) and not cuda_host"]
+    sanitized = [str(ROOT / "tests" / SANITIZED[0]), *SANITIZED[1:]]
     tests = {
         "on the device": run_tests(device, 1, DEVICE_SECONDS, environment, folder, "device"),
-        "parity": run_tests(parity, workers, PARITY_SECONDS, environment, folder, "parity"),
     }
+    with ThreadPoolExecutor(1) as pool:
+        tools = pool.submit(sanitize, sanitized, PARITY_SECONDS, environment, folder)
+        tests["parity"] = run_tests(parity, workers, PARITY_SECONDS, environment, folder, "parity")
+        tests |= tools.result()
     describe = "import json; from bench import gpu_machine as m; print(json.dumps(m.describe()))"
     figures, said = benchmark(environment, folder)
     machine = subprocess.run([sys.executable, "-c", describe], env=environment, cwd=folder,
@@ -168,6 +205,7 @@ def main(arguments: list[str] | None = None) -> int:
         "date": datetime.date.today().isoformat(),
         "installation": how,
         "tests": tests,
+        "sanitizer": shutil.which(SANITIZER) or f"no {SANITIZER} on PATH",
         "figures": figures,
         "seconds": seconds,
     }

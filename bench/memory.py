@@ -1,7 +1,8 @@
 """Peak memory of a forward and a backward pass, above its inputs, in a process of its own.
 
 On the CPU the growth of the process's high-water mark, which Linux resets on request; freed memory
-is given back to it first. On an accelerator what the allocator says of its tensors.
+is given back to it first, what this package keeps of its results too. On an accelerator what the
+allocator says of its tensors.
 """
 
 from __future__ import annotations
@@ -23,6 +24,7 @@ from bench.device import Setting
 from bench.ops import OPS, Size
 from bench.training_step import TrainingStep
 from bench.workload import Workload
+from vae_fast import memory as kept_results
 
 WARM_UP_CALLS = 3  # compiled code and optimisers have made what they keep
 
@@ -46,6 +48,7 @@ def _high_water_growth(call: Callable[[], object]) -> int:
 def growth(call: Callable[[], object], setting: Setting) -> int | None:
     """Bytes that one call needs at its peak; None where this system does not tell."""
     gc.collect()
+    kept_results.empty_cache()
     if setting.kind != "cpu":
         allocator = device.module(setting.device)
         allocator.reset_peak_memory_stats()

@@ -8,7 +8,8 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from bench.device import Setting
+import vae_fast.functional as F
+from bench.device import DTYPES, Setting
 
 DIRECTIONS = ("forward", "backward", "both")
 CHANNELS = 4  # of a latent image, as diffusers' autoencoders have them
@@ -34,6 +35,10 @@ SIZES = (
     Size(1024, 32, 20000),
     Size(64, 16384, 16384),
 )
+# Of the estimators: rows, latents, and so many samples a row.
+ESTIMATOR_SIZES = (Size(128, 32, 784), Size(1024, 64, 784))
+SAMPLES = 50
+SEED = 1  # of the sample whose score is taken
 # Of the curves: 2^k elements on the side of the op, in rows of 128 latents or 1,024 data.
 # The comparison with float64 takes up to 4 GiB at 2^24.
 CURVE_POWERS = (10, 12, 14, 16, 18, 20, 22, 24)
@@ -96,6 +101,9 @@ class Op(NamedTuple):
     moves: Mapping[str, tuple[int, int, int]]
     inputs: Callable[[Size, Maker], Inputs]
     directions: tuple[str, ...] = DIRECTIONS
+    sizes: tuple[Size, ...] = SIZES
+    dtypes: tuple[str, ...] = tuple(DTYPES)  # in which every peer is right
+    curved: bool = True  # measured at sizes from 2^10 elements up as well
     # Of an op whose first output is a sample: the mean and log-variance among its arguments.
     posterior: Callable[..., Posterior] | None = None
 
@@ -151,6 +159,23 @@ def _unit_negative_elbo(size: Size, make: Maker) -> Inputs:
     return Inputs((*make.posterior(size), x, mean), (None,))
 
 
+def _iwae(size: Size, make: Maker) -> Inputs:
+    """Mean, log-variance and, as from a decoder, log p(x|z) of each sample."""
+    log_likelihood = torch.randn(SAMPLES, size.rows, device=make.device)
+    upstream = make.data(SAMPLES, size.rows, size.latent), make.per_row(size.rows)
+    return Inputs((*make.posterior(size), log_likelihood), upstream)
+
+
+def _score_function(size: Size, make: Maker) -> Inputs:
+    """The signal of each sample, the samples, and the Gaussian that they were drawn from."""
+    mean, logvar = make.posterior(size)
+    with torch.no_grad():
+        z, _ = F.sample_kl(mean, logvar, num_samples=SAMPLES, seed=SEED)
+    signal = torch.randn(SAMPLES, size.rows, device=make.device)
+    upstream = torch.randn(SAMPLES, size.rows, device=make.device)
+    return Inputs((signal, z, mean, logvar), (upstream,))
+
+
 def _noise(size: Size, make: Maker) -> Inputs:
     return Inputs((make.data(size.rows, size.latent),), ())
 
@@ -176,6 +201,31 @@ OPS = {
         Op("negative_elbo", {"data": (3, 2, 5)}, _negative_elbo),
         Op("elbo", {"latent": _SAMPLED, "data": (3, 2, 5)}, _elbo, posterior=_first_two),
         Op("unit_negative_elbo", {"latent": (2, 2, 4), "data": (2, 1, 3)}, _unit_negative_elbo),
+        # A floor of 0 leaves the KL as it is, and so the peers without one do the same.
+        Op(
+            "free_bits_sample_kl",
+            {"latent": _SAMPLED},
+            _sample_kl,
+            curved=False,
+            posterior=_first_two,
+        ),
+        Op(
+            "iwae",
+            {"latent": (2 + SAMPLES, 4 + SAMPLES, 6 + 2 * SAMPLES)},
+            _iwae,
+            dtypes=("float32",),  # plain bfloat16 loses a log-weight's digits
+            sizes=ESTIMATOR_SIZES,
+            curved=False,
+            posterior=_first_two,
+        ),
+        Op(
+            "score_function",
+            {"latent": (0, 3, 3)},
+            _score_function,
+            ("both",),
+            ESTIMATOR_SIZES,
+            curved=False,
+        ),
         Op("noise", {"latent": (1, 0, 1)}, _noise, ("forward",)),
     )
 }

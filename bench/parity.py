@@ -47,6 +47,25 @@ def _sample_kl(given: Sequence[Tensor], z: Tensor) -> tuple[Tensor, Tensor]:
     return sample(mean, logvar, z), _kl(mean, logvar)
 
 
+def _log_density(z: Tensor, mean: Tensor, logvar: Tensor) -> Tensor:
+    return Normal(mean, torch.exp(0.5 * logvar), validate_args=False).log_prob(z).sum(-1)
+
+
+def _iwae(given: Sequence[Tensor], z: Tensor) -> tuple[Tensor, Tensor]:
+    mean, logvar, log_likelihood = given
+    z = sample(mean, logvar, z)
+    prior = torch.zeros_like(mean), torch.zeros_like(mean)
+    log_ratio = _log_density(z, *prior) - _log_density(z, mean, logvar)
+    bound = torch.logsumexp(log_likelihood + log_ratio, 0) - math.log(len(log_likelihood))
+    return z, bound
+
+
+def _score_function(given: Sequence[Tensor]) -> tuple[Tensor]:
+    signal, z, mean, logvar = given
+    log_density = _log_density(z, mean, logvar)
+    return (signal + signal * (log_density - log_density.detach()),)
+
+
 # The outputs in float64, from the arguments in float64 and what the peer returned.
 Oracle = Callable[[list[Tensor], list[Tensor]], tuple[Tensor, ...]]
 ORACLES: dict[str, Oracle] = {
@@ -62,6 +81,9 @@ ORACLES: dict[str, Oracle] = {
     "unit_negative_elbo": lambda given, _: (
         (_kl(*given[:2]) - _log_likelihood(*given[2:])).mean(),
     ),
+    "free_bits_sample_kl": lambda given, got: _sample_kl(given, got[0]),
+    "iwae": lambda given, got: _iwae(given, got[0]),
+    "score_function": lambda given, _: _score_function(given),
 }
 
 

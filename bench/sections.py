@@ -8,7 +8,7 @@ from typing import Any, NamedTuple
 from bench import counts, floor, harness, limit, machine, memory, peers
 from bench.device import DTYPES, Setting
 from bench.models import MODELS
-from bench.ops import OPS, SIZES, Size
+from bench.ops import OPS, Size
 from bench.training_step import TrainingStep
 from bench.workload import Workload
 
@@ -48,7 +48,7 @@ class Plan(NamedTuple):
 
     def sizes(self, name: str) -> tuple[Any, ...]:
         """Of an op, or the batch sizes of a model."""
-        sizes: tuple[Any, ...] = SIZES if name in OPS else MODELS[name].batches
+        sizes: tuple[Any, ...] = OPS[name].sizes if name in OPS else MODELS[name].batches
         return sizes[:1] if self.quick else sizes
 
 
@@ -112,7 +112,7 @@ def limits(plan: Plan) -> Limits:
         with harness.threads(count):
             bandwidth[count] = limit.copy_bandwidth(plan.device, plan.seconds, plan.quick)
     for name in plan.ops():
-        work = Workload(OPS[name], SIZES[0], plan.setting(), (peers.OURS,))
+        work = Workload(OPS[name], OPS[name].sizes[0], plan.setting(), (peers.OURS,))
         work.add_empty()
         for direction in work.op.directions:
             comparison = work.compare(direction, plan.seconds)
@@ -128,7 +128,7 @@ def limits(plan: Plan) -> Limits:
 
 
 def comparisons(plan: Plan, limits: Limits) -> Iterator[Row]:
-    """Forward and backward together at the shapes of ``SIZES``, and the training steps."""
+    """Forward and backward together at the shapes of each op, and the training steps."""
     for count in plan.threads():
         with harness.threads(count):
             for name in plan.names:
@@ -148,7 +148,7 @@ def comparisons(plan: Plan, limits: Limits) -> Iterator[Row]:
 
 def curves(plan: Plan, limits: Limits) -> Iterator[Row]:
     """Every direction, from 2^10 elements up."""
-    for name in plan.ops():
+    for name in (name for name in plan.ops() if OPS[name].curved):
         for dtype in plan.dtypes(name):
             for size in OPS[name].curve(plan.setting().kind)[: 1 if plan.quick else None]:
                 work = _make(name, size, plan.setting(dtype))
@@ -184,16 +184,15 @@ def launches(plan: Plan) -> Iterator[Row]:
         chosen = (peers.OURS, peers.EAGER) if plan.quick else None
         work = _make(name, plan.sizes(name)[0], plan.setting(), chosen)
         names = list(work.functions if isinstance(work, Workload) else work.steps)
-        shares = {}
+        shares: dict[str, counts.Shares | None] = {}
         if isinstance(work, TrainingStep):
-            shares = {
-                peer: counts.outside_matrix_products(work.step(peer), work.setting)
-                for peer in names
-            }
+            shares = {peer: counts.shares(work.step(peer), work.setting) for peer in names}
         yield {
             "op": name,
             "size": work.label,
             "dtype": work.setting.dtype_name,
             "calls": {peer: counts.calls(work.step(peer), work.setting) for peer in names},
-            "outside_matrix_products": shares,
+            "shares": {
+                peer: None if share is None else share._asdict() for peer, share in shares.items()
+            },
         }

@@ -166,12 +166,15 @@ def counts(results: Results) -> str:
     rows = results.get("counts", ())
     names = [OURS, *peers_in([{"seconds": row["calls"]} for row in rows])]
     return table(
-        ("work", *names, "ours outside matrix products"),
+        ("work", *names, "ours outside matrix products", "of it the optimiser"),
         (
             (
                 work(row),
                 *(str(row["calls"].get(name, "–")) for name in names),
-                _share(row["outside_matrix_products"].get(OURS)),
+                *(
+                    _share((row["shares"].get(OURS) or {}).get(what))
+                    for what in ("outside_matrix_products", "optimiser")
+                ),
             )
             for row in rows
         ),

@@ -3,7 +3,8 @@
 ``python -m bench.triton_kernels`` compiles every variant for every target, with the assembler in
 Triton's package, fails where one breaks a promise (see ``broken``), and writes the table of
 ``docs/performance.md``. Some minutes a target; ``--quick`` compiles only what the table has. With
-``--targets`` it writes no table. Not under TRITON_INTERPRET=1, which has nothing to compile.
+``--targets`` or ``--ops`` it writes no table. Not under TRITON_INTERPRET=1, which has nothing to
+compile.
 """
 
 from __future__ import annotations
@@ -22,13 +23,13 @@ import torch
 import triton
 
 from bench import report, tables
-from bench.triton_variants import OTHERS, PLAIN, TARGETS, Compiled, Variant, compiled
+from bench.triton_variants import CALLS, OTHERS, PLAIN, TARGETS, Compiled, Variant, compiled
 
 TOOLS = Path(triton.__file__).parent / "backends" / "nvidia" / "bin"
 # Of a row or a program: a KL or log-likelihood, a part of the loss, the gradient of a KL.
 ROW_STORES = 3
 # Tensors of [N, D] that a kernel reads and writes: the least there are. Every other access is of a
-# value a row or a program.
+# value a row or a program. Where two ops have a kernel in common, one is here by its own name.
 TRIPS = {
     "sample_kl_fwd_kernel": (2, 1),
     "sample_kl_bwd_kernel": (3, 2),
@@ -37,6 +38,10 @@ TRIPS = {
     "gaussian_log_likelihood_fwd_kernel": (3, 0),
     "gaussian_log_likelihood_bwd_kernel": (3, 2),
     "negative_elbo_fwd_kernel": (3, 2),
+    "sample_log_weights_fwd_kernel": (2, 1),
+    "sample_log_weights_bwd_kernel": (3, 2),
+    "score_function_bwd_kernel": (1, 2),
+    "squared_error": (2, 0),
     "noise_kernel": (0, 1),
 }
 
@@ -118,9 +123,10 @@ def broken(kernel: Compiled, found: Cost) -> list[str]:
     problems = []
     if found.spilled and "ptx" in kernel.asm:
         problems.append(f"spills {found.spilled} bytes a thread")
-    if kernel.variant in PLAIN and kernel.kernel in TRIPS and "ptx" in kernel.asm:
+    trips = TRIPS.get(kernel.variant.op) or TRIPS.get(kernel.kernel)
+    if kernel.variant in PLAIN and trips is not None and "ptx" in kernel.asm:
         accesses = kernel.elements * kernel.variant.dtype.itemsize // 16 // kernel.threads
-        for access, tensors in zip(("ld", "st"), TRIPS[kernel.kernel], strict=True):
+        for access, tensors in zip(("ld", "st"), trips, strict=True):
             wide, narrow = _accesses(kernel, access)
             if wide != tensors * accesses:
                 problems.append(f"{wide} wide {access}, where {tensors * accesses} are the least")
@@ -169,11 +175,13 @@ def main() -> int:
     parser = argparse.ArgumentParser(prog="python -m bench.triton_kernels", description=__doc__)
     parser.add_argument("--quick", action="store_true", help="only what the table has")
     parser.add_argument("--targets", nargs="*", default=TARGETS, choices=TARGETS)
+    parser.add_argument("--ops", nargs="*", default=tuple(CALLS), choices=tuple(CALLS))
     options = parser.parse_args()
     if os.environ.get("TRITON_INTERPRET") == "1":
         sys.exit("TRITON_INTERPRET=1 is set: there is nothing to compile")
     start = time.perf_counter()
-    variants = PLAIN if options.quick else (*PLAIN, *OTHERS)
+    every = PLAIN if options.quick else (*PLAIN, *OTHERS)
+    variants = tuple(variant for variant in every if variant.op in options.ops)
     rows, problems = check(variants, tuple(options.targets))
     print(*problems, sep="\n")
     print(
@@ -181,7 +189,7 @@ def main() -> int:
         f"for {', '.join(options.targets)} in {time.perf_counter() - start:.0f} s: "
         f"{len(problems)} broken promises"
     )
-    if not problems and set(options.targets) == set(TARGETS):
+    if not problems and set(options.targets) == set(TARGETS) and set(options.ops) == set(CALLS):
         made = f"Triton {triton.__version__}, by `python -m bench.triton_kernels`."
         print(f"wrote {report.put({'triton-kernels': table(rows), 'triton-version': made})}")
     return bool(problems)

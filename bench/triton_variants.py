@@ -14,8 +14,11 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
+from vae_fast._control import NO_CONTROL, KLControl
+
 TARGETS = ("sm_80", "sm_90", "sm_100", "gfx942")
 BOUNDS = (-30.0, 20.0)
+CONTROL = KLControl(0.25, 0.2, 0.8)
 ALIGNED, ODD, SHORT, SHORT_ODD = (512, 8192), (512, 8191), (4096, 20), (4096, 7)
 DTYPES = (torch.float32, torch.bfloat16, torch.float16, torch.float64)
 
@@ -31,6 +34,8 @@ class Variant(NamedTuple):
     samples: int | None = None
     given: bool = False  # noise as an argument
     x: torch.dtype | None = None  # of the data, where not as mean
+    controlled: bool = False  # a KL with free bits, a balance and its sums over the batch
+    estimator: str = "reparameterization"  # of log-weights
 
     def __str__(self) -> str:
         given = [f"{k}={v}" for k, v in self._asdict().items() if v != self._field_defaults.get(k)]
@@ -62,16 +67,63 @@ def _encoder(variant: Variant) -> None:
     given = [None if kind is None else _make(variant, kind) for kind in kinds]
     needs = tuple(tensor is not None for tensor in given)
     grad_kl = torch.empty(rows)
+    control = CONTROL if variant.controlled else NO_CONTROL
     if variant.op == "gaussian_kl":
-        forward(*given, 1, BOUNDS)
-        backward(grad_kl, *given, 1, BOUNDS, needs)
+        forward(*given, 1, BOUNDS, control)
+        backward(grad_kl, *given, 1, BOUNDS, control, needs)
         return
-    shape = (rows, cols) if variant.samples is None else (variant.samples, rows, cols)
-    z = torch.empty(shape, dtype=variant.dtype)
+    grad_dims = torch.empty(cols) if variant.controlled else None
+    z, options = _sampling(variant)
+    forward(*given, *options, BOUNDS, control, variant.controlled)
+    backward(z, grad_kl, grad_dims, *given, *options, BOUNDS, control, needs)
+
+
+def _sampling(variant: Variant) -> tuple[Tensor, tuple[Any, ...]]:
+    """A tensor of z's form; and eps, the seed, the samples, the event's dimensions, the offset."""
+    leading = () if variant.samples is None else (variant.samples,)
+    z = torch.empty(*leading, *variant.shape, dtype=variant.dtype)
     eps, seed = (z, None) if variant.given else (None, torch.zeros((), dtype=torch.int64))
-    options = (eps, seed, variant.samples, 1, 0, BOUNDS)
-    forward(*given, *options)
-    backward(z, grad_kl, *given, *options, needs)
+    return z, (eps, seed, variant.samples, 1, 0)
+
+
+def _log_weights(variant: Variant) -> None:
+    from vae_fast.kernels.sample_log_weights import (
+        sample_log_weights_backward,
+        sample_log_weights_forward,
+    )
+
+    kinds = ("full", variant.logvar, variant.prior, variant.prior)
+    given = [None if kind is None else _make(variant, kind) for kind in kinds]
+    z, options = _sampling(variant)
+    grad = torch.empty(z.shape[:-1])
+    share = grad if variant.estimator == "dreg" else None
+    sample_log_weights_forward(*given, *options, 0, BOUNDS)
+    sample_log_weights_backward(
+        z, grad, share, *given, *options, 0, BOUNDS, variant.estimator != "reparameterization",
+        tuple(tensor is not None for tensor in given),
+    )  # fmt: skip
+
+
+def _score_function(variant: Variant) -> None:
+    from vae_fast.kernels.score_function import score_function_backward
+
+    z, options = _sampling(variant)
+    mean, logvar = _make(variant, "full"), _make(variant, variant.logvar)
+    weight = torch.empty(z.shape[:-1])
+    score_function_backward(weight, mean, logvar, *options, BOUNDS, (True, True))
+
+
+def _importance_weights(variant: Variant) -> None:
+    from vae_fast.kernels.importance_weighted_elbo import importance_weighted_elbo_forward
+
+    importance_weighted_elbo_forward(_make(variant, "full"))
+
+
+def _squared_error(variant: Variant) -> None:
+    from vae_fast.kernels.gaussian_log_likelihood import squared_error_forward
+
+    x, mean = _make(variant, "full"), _make(variant, "full")
+    squared_error_forward(x, mean, 1)
 
 
 def _decoder(variant: Variant) -> None:
@@ -119,10 +171,17 @@ CALLS: dict[str, Callable[[Variant], None]] = {
     "gaussian_kl": _encoder,
     "gaussian_log_likelihood": _decoder,
     "negative_elbo": _decoder,
+    "sample_log_weights": _log_weights,
+    "importance_weighted_elbo": _importance_weights,
+    "score_function": _score_function,
+    "squared_error": _squared_error,
     "noise": _noise,
     "scale": _scale,
 }
 ENCODER, DECODER = ("sample_kl", "gaussian_kl"), ("gaussian_log_likelihood", "negative_elbo")
+GAUSSIAN = (*ENCODER, "sample_log_weights")  # with a prior
+SHARED = (*GAUSSIAN, *DECODER, "score_function")  # with a log-variance that may be shared
+SAMPLED = ("sample_kl", "sample_log_weights", "score_function")
 
 # What is measured and held to the least loads and stores: whole tiles of aligned tensors.
 PLAIN = tuple(Variant(op, dtype=dtype) for op in CALLS for dtype in DTYPES[:2])
@@ -131,12 +190,29 @@ OTHERS = (
     *(Variant(op, dtype=dtype) for op in CALLS for dtype in DTYPES[2:]),
     *(Variant(op, shape) for op in CALLS for shape in (ODD, SHORT, SHORT_ODD)),
     *(Variant(op, ODD, torch.bfloat16) for op in CALLS),
-    *(Variant(op, logvar=kind) for op in ENCODER + DECODER for kind in ("event", "scalar", "row")),
-    *(Variant(op, SHORT_ODD, logvar="event") for op in ENCODER + DECODER),
-    *(Variant(op, prior=kind) for op in ENCODER for kind in ("full", "event", "scalar")),
-    *(Variant(op, samples=3) for op in ("sample_kl", "noise", *DECODER)),
-    *(Variant("sample_kl", shape, given=True) for shape in (ALIGNED, ODD)),
+    *(Variant(op, logvar=kind) for op in SHARED for kind in ("event", "scalar", "row")),
+    *(Variant(op, SHORT_ODD, logvar="event") for op in SHARED),
+    *(Variant(op, prior=kind) for op in GAUSSIAN for kind in ("full", "event", "scalar")),
+    *(Variant(op, samples=3) for op in ("noise", *SAMPLED, *DECODER)),
+    *(Variant(op, shape, given=True) for op in SAMPLED for shape in (ALIGNED, ODD)),
+    *(
+        Variant(op, shape, dtype, prior="full", controlled=True)
+        for op in ENCODER
+        for shape in (ALIGNED, ODD, SHORT)
+        for dtype in (torch.float32, torch.float64)
+    ),
+    *(
+        Variant("sample_log_weights", dtype=dtype, prior="full", samples=3, estimator=estimator)
+        for estimator in ("stl", "dreg")
+        for dtype in (torch.float32, torch.float64)
+    ),
     *(Variant(op, dtype=torch.bfloat16, x=torch.float32) for op in DECODER),
+    # What takes most registers: sums over rows beside a Philox block for each element.
+    *(
+        Variant(op, ODD, logvar="event", prior="event", samples=3)
+        for op in ("sample_kl", "sample_log_weights")
+    ),
+    Variant("score_function", ODD, logvar="row", samples=3),
 )
 
 

@@ -49,6 +49,10 @@ LogVarBounds bounds_of(const py::tuple& bounds) {
   return {bounds[0].cast<double>(), bounds[1].cast<double>()};
 }
 
+KLControl control_of(const py::tuple& control) {
+  return {control[0].cast<double>(), control[1].cast<double>(), control[2].cast<double>()};
+}
+
 GaussianInputs gaussian_inputs(const py::tuple& inputs, const py::tuple& bounds) {
   return {view(object(inputs, 0)), view(object(inputs, 1)), view(object(inputs, 2)),
           view(object(inputs, 3)), bounds_of(bounds)};
@@ -69,8 +73,9 @@ LikelihoodGradients likelihood_gradients(const py::tuple& out) {
 }
 
 // (seed, None), or (None, pointer to it on the device); and the row offset.
-Noise noise_of(const py::tuple& given) {
+Noise noise_of(const py::tuple& given, uint32_t sample_offset = 0) {
   Noise noise;
+  noise.sample_offset = sample_offset;
   noise.row_offset = PyLong_AsUnsignedLongLong(field(given, 2));
   if (field(given, 1) != Py_None)
     noise.seed_at = static_cast<const int64_t*>(PyLong_AsVoidPtr(field(given, 1)));
@@ -109,23 +114,75 @@ void launch(void (*kernel)(const Args&, const Context&), const Args& args,
 
 template <void (*kKernel)(const SampleKLArgs&, const Context&)>
 void forward(const py::tuple& shape, const py::tuple& inputs, const py::tuple& bounds,
-             const py::object& eps, const py::tuple& noise, const py::object& z,
-             const py::object& kl, const py::tuple& context) {
+             const py::object& eps, const py::tuple& noise, const py::tuple& control,
+             const py::object& z, const py::object& kl, const py::object& dims,
+             const py::tuple& context) {
   launch(kKernel,
          SampleKLArgs{problem(shape), gaussian_inputs(inputs, bounds), view(eps), noise_of(noise),
-                      output(z), output(kl)},
+                      control_of(control), output(z), output(kl), output(dims)},
          context);
 }
 
 template <void (*kKernel)(const SampleKLBackwardArgs&, const Context&)>
 void backward(const py::tuple& shape, const py::tuple& inputs, const py::tuple& bounds,
-              const py::object& eps, const py::tuple& noise, const py::object& grad_z,
-              const py::object& grad_kl, const py::tuple& gradients, const py::tuple& context) {
+              const py::object& eps, const py::tuple& noise, const py::tuple& control,
+              const py::object& grad_z, const py::object& grad_kl, const py::object& grad_dims,
+              const py::tuple& gradients, const py::tuple& context) {
   launch(kKernel,
          SampleKLBackwardArgs{problem(shape), gaussian_inputs(inputs, bounds), view(eps),
-                              noise_of(noise), view(grad_z), view(grad_kl),
-                              gaussian_gradients(gradients)},
+                              noise_of(noise), control_of(control), view(grad_z), view(grad_kl),
+                              view(grad_dims), gaussian_gradients(gradients)},
          context);
+}
+
+template <void (*kKernel)(const LogLikelihoodArgs&, const Context&)>
+void row_value(const py::tuple& shape, const py::tuple& inputs, const py::tuple& bounds,
+               const py::object& value, const py::tuple& context) {
+  launch(kKernel,
+         LogLikelihoodArgs{problem(shape), likelihood_inputs(inputs, bounds), output(value)},
+         context);
+}
+
+void bind_estimators(py::module_& m) {
+  m.def("sample_log_weights_forward",
+        [](const py::tuple& shape, const py::tuple& inputs, const py::tuple& bounds,
+           const py::object& eps, const py::tuple& noise, uint32_t sample_offset,
+           const py::object& z, const py::object& log_ratio, const py::tuple& context) {
+          launch(&sample_log_weights_forward,
+                 LogWeightsArgs{problem(shape), gaussian_inputs(inputs, bounds), view(eps),
+                                noise_of(noise, sample_offset), output(z), output(log_ratio)},
+                 context);
+        });
+  m.def(
+      "sample_log_weights_backward",
+      [](const py::tuple& shape, const py::tuple& inputs, const py::tuple& bounds,
+         const py::object& eps, const py::tuple& noise, uint32_t sample_offset,
+         const py::object& grad_z, const py::object& grad_log_ratio, const py::object& path_weight,
+         bool path_only, const py::tuple& gradients, const py::tuple& context) {
+        launch(&sample_log_weights_backward,
+               LogWeightsBackwardArgs{problem(shape), gaussian_inputs(inputs, bounds), view(eps),
+                                      noise_of(noise, sample_offset), view(grad_z),
+                                      view(grad_log_ratio), view(path_weight), path_only,
+                                      gaussian_gradients(gradients)},
+               context);
+      });
+  m.def("importance_weighted_elbo_forward",
+        [](const py::tuple& shape, const py::object& log_weights, const py::object& bound,
+           const py::object& weights, const py::tuple& context) {
+          launch(&importance_weighted_elbo_forward,
+                 ImportanceArgs{problem(shape), view(log_weights), output(bound), output(weights)},
+                 context);
+        });
+  m.def("score_function_backward",
+        [](const py::tuple& shape, int dtype, const py::object& weight, const py::object& logvar,
+           const py::tuple& bounds, const py::object& eps, const py::tuple& noise,
+           const py::object& grad_mean, const py::object& grad_logvar, const py::tuple& context) {
+          launch(&score_function_backward,
+                 ScoreFunctionArgs{problem(shape), static_cast<DType>(dtype), view(weight),
+                                   view(logvar), bounds_of(bounds), view(eps), noise_of(noise),
+                                   output(grad_mean), output(grad_logvar)},
+                 context);
+        });
 }
 
 }  // namespace
@@ -141,14 +198,9 @@ void bind(py::module_& m) {
   m.def("sample_kl_backward", &backward<sample_kl_backward>);
   m.def("gaussian_kl_forward", &forward<gaussian_kl_forward>);
   m.def("gaussian_kl_backward", &backward<gaussian_kl_backward>);
-  m.def("gaussian_log_likelihood_forward",
-        [](const py::tuple& shape, const py::tuple& inputs, const py::tuple& bounds,
-           const py::object& log_likelihood, const py::tuple& context) {
-          launch(&gaussian_log_likelihood_forward,
-                 LogLikelihoodArgs{problem(shape), likelihood_inputs(inputs, bounds),
-                                   output(log_likelihood)},
-                 context);
-        });
+  bind_estimators(m);
+  m.def("gaussian_log_likelihood_forward", &row_value<gaussian_log_likelihood_forward>);
+  m.def("squared_error_forward", &row_value<squared_error_forward>);
   m.def("gaussian_log_likelihood_backward",
         [](const py::tuple& shape, const py::tuple& inputs, const py::tuple& bounds,
            const py::object& grad, double scale, const py::tuple& gradients,

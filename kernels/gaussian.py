@@ -9,7 +9,7 @@ from __future__ import annotations
 import triton
 import triton.language as tl
 
-from vae_fast.kernels.math import exp, exp_half, expm1, limit
+from vae_fast.kernels.math import exp, exp_half, expm1, limit, number
 
 
 @triton.jit
@@ -56,6 +56,27 @@ def kl_value(difference, scaled, ratio_minus):
 
 
 @triton.jit
+def at_least(kl, floor, COMPUTE: tl.constexpr):
+    """No less than the floor, if there is one; a NaN stays one."""
+    if floor is None:
+        return kl
+    else:
+        least = number(floor, COMPUTE)
+        return tl.where(kl < least, least, kl)
+
+
+@triton.jit
+def kl_upstream(g, kl, control, COMPUTE: tl.constexpr):
+    """What arrives for an element's KL, g, as it goes on to the posterior and to the prior: not at
+    all below the floor, and weighted. ``control``: the floor and the two weights, or None each."""
+    if control[0] is None:
+        return g, g
+    else:
+        kept = tl.where(kl < number(control[0], COMPUTE), 0.0, g)
+        return kept * number(control[1], COMPUTE), kept * number(control[2], COMPUTE)
+
+
+@triton.jit
 def kl_grad_logvar(g, ratio):
     """Times g, the upstream gradient; that of the mean is g (m - p_m) e^-p_v."""
     return 0.5 * g * ratio
@@ -87,3 +108,39 @@ def unit_log_density(x, m):
 def log_density_grad_logvar(g, square):
     """Times g, the upstream gradient; that of the mean is g (x - m) e^-v."""
     return 0.5 * g * (square - 1.0)
+
+
+@triton.jit
+def prior_distance(z, p_m, precision):
+    """(z - p_m) e^-p_v and (z - p_m)^2 e^-p_v, where precision is e^-p_v."""
+    difference = z - p_m
+    scaled = difference * precision
+    return scaled, difference * scaled
+
+
+@triton.jit
+def log_ratio(eps, v, p_v, square):
+    """log p(z) - log q(z|x) = (eps^2 + v - (z - p_m)^2 e^-p_v - p_v) / 2."""
+    return 0.5 * (tl.fma(eps, eps, v - p_v) - square)
+
+
+@triton.jit
+def path_gradient(h, g, eps, scaled, inverse, PATH_ONLY: tl.constexpr):
+    """h plus what z gets of g, the upstream gradient of the log-ratio: with PATH_ONLY also through
+    log q at z, where inverse is e^(-v/2)."""
+    if PATH_ONLY:
+        return tl.fma(g, tl.fma(eps, inverse, -scaled), h)
+    else:
+        return tl.fma(-g, scaled, h)
+
+
+@triton.jit
+def log_prior_grad_logvar(square):
+    """The gradient of log p(z) for p_v; that for p_m is (z - p_m) e^-p_v."""
+    return 0.5 * (square - 1.0)
+
+
+@triton.jit
+def score_grad_logvar(eps):
+    """The gradient of log q(z|x) for v, z being held; that for m is eps e^(-v/2)."""
+    return 0.5 * tl.fma(eps, eps, -1.0)

@@ -8,15 +8,18 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
+from vae_fast._control import KLControl
 from vae_fast.kernels.gaussian import (
+    at_least,
     clamp,
     gate,
     kl_grad_logvar,
     kl_grad_prior_logvar,
     kl_parts,
+    kl_upstream,
     kl_value,
 )
-from vae_fast.kernels.launch import Call, gradient_forms, upstream
+from vae_fast.kernels.launch import Call, control_arguments, gradient_forms, upstream
 from vae_fast.kernels.tile import (
     ABSENT,
     add_gradient,
@@ -32,6 +35,7 @@ from vae_fast.kernels.tile import (
 # Arguments that are not compiled in, whatever their value.
 SIZES = ("rows", "cols", "tiles", "mean_stride", "logvar_stride", "prior_mean_stride",
          "prior_logvar_stride")  # fmt: skip
+CONTROL = ("floor", "posterior_weight", "prior_weight")
 
 
 class GaussianForms(NamedTuple):
@@ -99,7 +103,7 @@ def store_kl(p_kl, b_kl, at, tile, rows):
 
 @triton.jit
 def gaussian_kl_fwd_tile(
-    p_mean, p_logvar, p_prior_mean, p_prior_logvar, p_kl, strides, at, tile, rows,
+    p_mean, p_logvar, p_prior_mean, p_prior_logvar, p_kl, strides, floor, at, tile, rows,
     FORMS: tl.constexpr, LOW: tl.constexpr, HIGH: tl.constexpr, MASKED: tl.constexpr,
     T: tl.constexpr,
 ):  # fmt: skip
@@ -109,16 +113,18 @@ def gaussian_kl_fwd_tile(
     difference, scaled, _, ratio_minus = kl_parts(
         b_m, clamp(b_v, LOW, HIGH), b_pm, clamp(b_pv, LOW, HIGH), FORMS.prior_logvar != ABSENT
     )
-    store_kl(p_kl, kl_value(difference, scaled, ratio_minus), at, tile, rows)
+    b_kl = at_least(kl_value(difference, scaled, ratio_minus), floor, T.COMPUTE)
+    store_kl(p_kl, b_kl, at, tile, rows)
 
 
-@triton.jit(do_not_specialize=SIZES)
+@triton.jit(do_not_specialize=(*SIZES, "floor"))
 def gaussian_kl_fwd_kernel(
     p_mean,  # [N, D]
     p_logvar, p_prior_mean, p_prior_logvar,  # in the form FORMS says
     p_kl,  # [tiles, N], float32 or float64
     rows, cols, tiles,
     mean_stride, logvar_stride, prior_mean_stride, prior_logvar_stride,
+    floor,  # of an element, or None
     FORMS: tl.constexpr, LOW: tl.constexpr, HIGH: tl.constexpr, T: tl.constexpr,
 ):  # fmt: skip
     pid = tl.program_id(0)
@@ -127,17 +133,17 @@ def gaussian_kl_fwd_kernel(
     at = locate((pid // tiles).to(tl.int64), tile, rows, cols, 0, T)
     strides = (mean_stride, logvar_stride, prior_mean_stride, prior_logvar_stride)
     if is_whole(at, rows, cols, T):
-        gaussian_kl_fwd_tile(p_mean, p_logvar, p_prior_mean, p_prior_logvar, p_kl, strides, at,
-                             tile, rows, FORMS, LOW, HIGH, False, T)  # fmt: skip
+        gaussian_kl_fwd_tile(p_mean, p_logvar, p_prior_mean, p_prior_logvar, p_kl, strides,
+                             floor, at, tile, rows, FORMS, LOW, HIGH, False, T)  # fmt: skip
     else:
-        gaussian_kl_fwd_tile(p_mean, p_logvar, p_prior_mean, p_prior_logvar, p_kl, strides, at,
-                             tile, rows, FORMS, LOW, HIGH, True, T)  # fmt: skip
+        gaussian_kl_fwd_tile(p_mean, p_logvar, p_prior_mean, p_prior_logvar, p_kl, strides,
+                             floor, at, tile, rows, FORMS, LOW, HIGH, True, T)  # fmt: skip
 
 
 @triton.jit
 def gaussian_kl_bwd_tile(
-    p_grad_kl, p_mean, p_logvar, p_prior_mean, p_prior_logvar, outputs, sums, strides, at, tile,
-    rows, cols,
+    p_grad_kl, p_mean, p_logvar, p_prior_mean, p_prior_logvar, outputs, sums, strides, control,
+    at, tile, rows, cols,
     FORMS: tl.constexpr, GRADS: tl.constexpr, UPSTREAM: tl.constexpr, LOW: tl.constexpr,
     HIGH: tl.constexpr, MASKED: tl.constexpr, T: tl.constexpr,
 ):  # fmt: skip
@@ -146,16 +152,20 @@ def gaussian_kl_bwd_tile(
     )
     b_g = load_rows(p_grad_kl, at, 1, UPSTREAM, T)
     v, p_v = clamp(b_v, LOW, HIGH), clamp(b_pv, LOW, HIGH)
-    difference, scaled, ratio, _ = kl_parts(b_m, v, b_pm, p_v, FORMS.prior_logvar != ABSENT)
-    pull = b_g * scaled
-    grad_v = gate(b_v, v, kl_grad_logvar(b_g, ratio))
-    grad_pv = gate(b_pv, p_v, kl_grad_prior_logvar(b_g, difference, scaled, ratio))
-    return add_gradients(
-        outputs, sums, pull, grad_v, -pull, grad_pv, at, tile, rows, cols, GRADS, MASKED, T
+    difference, scaled, ratio, ratio_minus = kl_parts(
+        b_m, v, b_pm, p_v, FORMS.prior_logvar != ABSENT
     )
+    b_kl = kl_value(difference, scaled, ratio_minus)
+    g, prior_g = kl_upstream(b_g, b_kl, control, T.COMPUTE)
+    grad_v = gate(b_v, v, kl_grad_logvar(g, ratio))
+    grad_pv = gate(b_pv, p_v, kl_grad_prior_logvar(prior_g, difference, scaled, ratio))
+    return add_gradients(
+        outputs, sums, g * scaled, grad_v, -(prior_g * scaled), grad_pv, at, tile, rows, cols,
+        GRADS, MASKED, T,
+    )  # fmt: skip
 
 
-@triton.jit(do_not_specialize=SIZES, do_not_specialize_on_alignment=["row_tiles"])
+@triton.jit(do_not_specialize=(*SIZES, *CONTROL), do_not_specialize_on_alignment=["row_tiles"])
 def gaussian_kl_bwd_kernel(
     p_grad_kl,  # [N], or one value for all rows
     p_mean,  # [N, D]
@@ -163,6 +173,7 @@ def gaussian_kl_bwd_kernel(
     p_grad_mean, p_grad_logvar, p_grad_prior_mean, p_grad_prior_logvar,  # as GRADS says
     rows, cols, tiles, row_tiles,
     mean_stride, logvar_stride, prior_mean_stride, prior_logvar_stride,
+    floor, posterior_weight, prior_weight,  # of an element's KL and its gradients, or None each
     FORMS: tl.constexpr, GRADS: tl.constexpr, UPSTREAM: tl.constexpr, LOW: tl.constexpr,
     HIGH: tl.constexpr, T: tl.constexpr,
 ):  # fmt: skip
@@ -171,6 +182,7 @@ def gaussian_kl_bwd_kernel(
     tile = (pid % tiles).to(tl.int64)
     group = (pid // tiles).to(tl.int64)
     strides = (mean_stride, logvar_stride, prior_mean_stride, prior_logvar_stride)
+    control = (floor, posterior_weight, prior_weight)
     outputs = (p_grad_mean, p_grad_logvar, p_grad_prior_mean, p_grad_prior_logvar)
     sums = new_sums(GRADS, T)
     for i in range(row_tiles):
@@ -178,12 +190,12 @@ def gaussian_kl_bwd_kernel(
         if is_whole(at, rows, cols, T):
             sums = gaussian_kl_bwd_tile(
                 p_grad_kl, p_mean, p_logvar, p_prior_mean, p_prior_logvar, outputs, sums, strides,
-                at, tile, rows, cols, FORMS, GRADS, UPSTREAM, LOW, HIGH, False, T,
+                control, at, tile, rows, cols, FORMS, GRADS, UPSTREAM, LOW, HIGH, False, T,
             )  # fmt: skip
         else:
             sums = gaussian_kl_bwd_tile(
                 p_grad_kl, p_mean, p_logvar, p_prior_mean, p_prior_logvar, outputs, sums, strides,
-                at, tile, rows, cols, FORMS, GRADS, UPSTREAM, LOW, HIGH, True, T,
+                control, at, tile, rows, cols, FORMS, GRADS, UPSTREAM, LOW, HIGH, True, T,
             )  # fmt: skip
     at = locate(group * row_tiles, tile, rows, cols, 0, T)
     store_sums(outputs, sums, group, pid, at, cols, GRADS, T)
@@ -196,13 +208,15 @@ def gaussian_kl_forward(
     prior_logvar: Tensor | None,
     event_dims: int,
     bounds: tuple[float, float],
+    control: KLControl,
 ) -> Tensor:  # [*batch]
     call = Call((mean, logvar, prior_mean, prior_logvar), mean.shape, event_dims)
     tiling = call.divide()
     kl = call.new(mean.shape[: mean.dim() - event_dims])
+    floor, _, _ = control_arguments(control, call.compute)
     call.run(
         gaussian_kl_fwd_kernel, *call.tensors, call.summed(kl, call.tiles), call.rows, call.cols,
-        call.tiles, *call.strides, GaussianForms(*call.forms), *bounds, tiling,
+        call.tiles, *call.strides, floor, GaussianForms(*call.forms), *bounds, tiling,
     )  # fmt: skip
     return kl
 
@@ -215,6 +229,7 @@ def gaussian_kl_backward(
     prior_logvar: Tensor | None,
     event_dims: int,
     bounds: tuple[float, float],
+    control: KLControl,
     needs: tuple[bool, ...],
 ) -> tuple[Tensor | None, ...]:
     tensors = (mean, logvar, prior_mean, prior_logvar)
@@ -225,7 +240,8 @@ def gaussian_kl_backward(
     grad_rows, form = upstream(grad_kl)
     call.run(
         gaussian_kl_bwd_kernel, grad_rows, *call.tensors, *(place for _, place in made), call.rows,
-        call.cols, call.tiles, call.row_tiles, *call.strides, GaussianForms(*call.forms), grads,
-        form, *bounds, tiling,
+        call.cols, call.tiles, call.row_tiles, *call.strides,
+        *control_arguments(control, call.compute), GaussianForms(*call.forms), grads, form,
+        *bounds, tiling,
     )  # fmt: skip
     return tuple(gradient for gradient, _ in made)

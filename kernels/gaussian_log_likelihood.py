@@ -1,4 +1,7 @@
-"""``gaussian_log_likelihood``: the log-density of each row, and its gradients."""
+"""``gaussian_log_likelihood``: the log-density of each row, and its gradients.
+
+``squared_error`` is in value another output of the same kernel, and in its gradients this op.
+"""
 
 from __future__ import annotations
 
@@ -33,6 +36,7 @@ from vae_fast.kernels.tile import (
     sum_rows,
 )
 
+NO_BOUNDS = (0.0, 0.0)  # of a log-variance that is not there
 # Arguments that are not compiled in, whatever their value.
 SIZES = ("rows", "cols", "tiles", "period", "x_stride", "mean_stride", "logvar_stride")
 
@@ -67,12 +71,14 @@ def load_density(
 @triton.jit
 def log_likelihood_fwd_tile(
     p_x, p_mean, p_logvar, p_ll, strides, at, tile, rows, period,
-    FORMS: tl.constexpr, LOW: tl.constexpr, HIGH: tl.constexpr, MASKED: tl.constexpr,
-    T: tl.constexpr,
+    FORMS: tl.constexpr, SQUARE: tl.constexpr, LOW: tl.constexpr, HIGH: tl.constexpr,
+    MASKED: tl.constexpr, T: tl.constexpr,
 ):  # fmt: skip
-    _, _, value, _, _ = load_density(
+    _, square, value, _, _ = load_density(
         p_x, p_mean, p_logvar, strides, at, period, FORMS, LOW, HIGH, MASKED, T
     )
+    if SQUARE:
+        value = square
     tl.store(p_ll + (tile * rows + at[0]), sum_rows(value, at), mask=at[1])
 
 
@@ -82,7 +88,9 @@ def gaussian_log_likelihood_fwd_kernel(
     p_ll,  # [tiles, N], float32 or float64
     rows, cols, tiles, period,
     x_stride, mean_stride, logvar_stride,
-    FORMS: tl.constexpr, LOW: tl.constexpr, HIGH: tl.constexpr, T: tl.constexpr,
+    FORMS: tl.constexpr,
+    SQUARE: tl.constexpr,  # (x - m)^2 e^-v instead of the log-density
+    LOW: tl.constexpr, HIGH: tl.constexpr, T: tl.constexpr,
 ):  # fmt: skip
     pid = tl.program_id(0)
     rows, cols = rows.to(tl.int64), cols.to(tl.int64)
@@ -91,10 +99,10 @@ def gaussian_log_likelihood_fwd_kernel(
     strides = (x_stride, mean_stride, logvar_stride)
     if is_whole(at, rows, cols, T):
         log_likelihood_fwd_tile(p_x, p_mean, p_logvar, p_ll, strides, at, tile, rows, period,
-                                FORMS, LOW, HIGH, False, T)  # fmt: skip
+                                FORMS, SQUARE, LOW, HIGH, False, T)  # fmt: skip
     else:
         log_likelihood_fwd_tile(p_x, p_mean, p_logvar, p_ll, strides, at, tile, rows, period,
-                                FORMS, LOW, HIGH, True, T)  # fmt: skip
+                                FORMS, SQUARE, LOW, HIGH, True, T)  # fmt: skip
 
 
 @triton.jit
@@ -159,6 +167,25 @@ def samples_of(x: Tensor, mean: Tensor) -> int:
     return mean.shape[0] if mean.dim() > x.dim() else 1
 
 
+def _forward(
+    x: Tensor,
+    mean: Tensor,
+    logvar: Tensor | None,
+    event_dims: int,
+    bounds: tuple[float, float],
+    square: bool,
+) -> Tensor:
+    call = Call((x, mean, logvar), mean.shape, event_dims, samples=samples_of(x, mean))
+    tiling = call.divide()
+    ll = call.new(mean.shape[: mean.dim() - event_dims])
+    call.run(
+        gaussian_log_likelihood_fwd_kernel, *call.tensors, call.summed(ll, call.tiles), call.rows,
+        call.cols, call.tiles, call.period, *call.strides, LikelihoodForms(*call.forms), square,
+        *bounds, tiling,
+    )  # fmt: skip
+    return ll
+
+
 def gaussian_log_likelihood_forward(
     x: Tensor,  # [*batch, *event], or without the leading dimension of mean
     mean: Tensor,  # [*batch, *event]
@@ -166,15 +193,15 @@ def gaussian_log_likelihood_forward(
     event_dims: int,
     bounds: tuple[float, float],
 ) -> Tensor:  # [*batch]
-    call = Call((x, mean, logvar), mean.shape, event_dims, samples=samples_of(x, mean))
-    tiling = call.divide()
-    ll = call.new(mean.shape[: mean.dim() - event_dims])
-    call.run(
-        gaussian_log_likelihood_fwd_kernel, *call.tensors, call.summed(ll, call.tiles), call.rows,
-        call.cols, call.tiles, call.period, *call.strides, LikelihoodForms(*call.forms), *bounds,
-        tiling,
-    )  # fmt: skip
-    return ll
+    return _forward(x, mean, logvar, event_dims, bounds, False)
+
+
+def squared_error_forward(
+    x: Tensor,  # [*batch, *event], or without the leading dimension of mean
+    mean: Tensor,  # [*batch, *event]
+    event_dims: int,
+) -> Tensor:  # [*batch]
+    return _forward(x, mean, None, event_dims, NO_BOUNDS, True)
 
 
 def gaussian_log_likelihood_backward(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import struct
 from collections.abc import Sequence
 from contextlib import nullcontext
 from typing import Any, NamedTuple
@@ -12,6 +13,7 @@ import triton.language as tl
 from torch import Tensor
 
 from vae_fast._backends.reference import compute_dtype
+from vae_fast._control import NO_CONTROL, KLControl
 from vae_fast.kernels import tile
 from vae_fast.kernels.finish import finish_kernel
 
@@ -28,12 +30,17 @@ SMALL_CALL = 1 << 20
 WARPS = 4
 # How many times fewer in float64, whose sines and exponentials take most registers.
 DOUBLE = 4
+# And where each element has a Philox block of its own, beside a sum over rows that stays apart.
+SINGLY = 4
 # Programs that leave a partial sum over rows: enough for any device, few enough that adding up what
 # they leave is nothing.
 SUMMING_PROGRAMS = 1024
 # (parts, outputs) of a tile of the finishing kernel, by what has to be added: many parts for one
 # output, few parts, many parts.
 FINISH_ONE, FINISH_FEW, FINISH_MANY = (2048, 1), (8, 256), (64, 32)
+# Of importance weights, a value a row and sample: rows of a tile, so many that a warp reads 128
+# bytes of float32, and its elements. Few, since there are few of them in all.
+WEIGHT_ROWS, WEIGHT_TILE = 32, 512
 
 
 class Operand(NamedTuple):
@@ -142,8 +149,24 @@ def signed(value: int) -> int:
     return (value + 2**63) % 2**64 - 2**63
 
 
-def _power_of_two(count: int) -> int:
+def power_of_two(count: int) -> int:
+    """The least power of two that is no less than ``count``."""
     return 1 << max(0, count - 1).bit_length()
+
+
+def as_argument(value: float, compute: torch.dtype) -> float | int:
+    """A number as an argument of a kernel. Triton passes a float as float32, which is too short
+    for float64: of that the bits go, as an int64."""
+    if compute is torch.float64:
+        return struct.unpack("<q", struct.pack("<d", value))[0]
+    return float(value)
+
+
+def control_arguments(control: KLControl, compute: torch.dtype) -> tuple[float | int | None, ...]:
+    """``control`` as arguments of a kernel: None each where nothing is to be done."""
+    if control == NO_CONTROL:
+        return (None,) * len(control)
+    return tuple(as_argument(value, compute) for value in control)
 
 
 class Call:
@@ -158,6 +181,7 @@ class Call:
         samples: int = 1,  # of a decoder's mean: the leading dimension of ``shape``
         grads: Sequence[int] = (),  # over what the gradients are sums
         also: Sequence[Tensor] = (),  # which decide the type computed in, and are no operands
+        whole: bool = False,  # one operand at least has an element each
     ) -> None:
         split = len(shape) - event_dims
         self.rows, self.cols = math.prod(shape[:split]), math.prod(shape[split:])
@@ -165,6 +189,8 @@ class Call:
         self.samples = samples
         self.compute = compute_dtype(*tensors, *also)
         self.operands = [operand(tensor, shape, event_dims, samples) for tensor in tensors]
+        if whole and not any(each.form == FULL for each in self.operands):
+            self.operands[0] = Operand(tensors[0].expand(shape).contiguous(), FULL, self.cols)
         self.tensors = [each.tensor for each in self.operands]
         self.forms = [each.form for each in self.operands]
         self.strides = [each.stride for each in self.operands]
@@ -184,6 +210,8 @@ class Call:
         align = next((n for n in (lanes, 4) if not any(start % n for start in starts)), 1)
         double = self.compute is torch.float64
         most = TILE // DOUBLE if double else TILE
+        if align == 1 and self.column_sums and noise_first is not None:
+            most //= SINGLY
         long = self.cols > most
         shift = flat = 0
         if align == 1 and not self.column_sums:  # whose columns must not move from row to row
@@ -193,9 +221,9 @@ class Call:
             ends = (rows * self.cols for count, rows in planes if count > 1)
             flat = 0 if any(end % shift for end in (first, *ends)) else shift
         width = self.cols + max(shift - 1, 0)
-        lanes = min(most, max(4, _power_of_two(width)))
+        lanes = min(most, max(4, power_of_two(width)))
         size = min(most, SMALL_TILE if self.rows * self.cols < SMALL_CALL else TILE)
-        height = max(1, min(size // lanes, _power_of_two(self.rows)))
+        height = max(1, min(size // lanes, power_of_two(self.rows)))
         self.tiles = max(1, -(-width // lanes))
         row_tiles = max(1, -(-self.rows // height))
         groups = max(1, SUMMING_PROGRAMS // self.tiles) if self.row_loop else row_tiles

@@ -16,6 +16,15 @@ _SHIFT_BITS = tl.constexpr(0x4B400000)
 
 
 @triton.jit
+def number(x, COMPUTE: tl.constexpr):
+    """An argument made by ``launch.as_argument``: of float64 the bits."""
+    if COMPUTE == tl.float64:
+        return x.to(tl.int64).to(tl.float64, bitcast=True)
+    else:
+        return x
+
+
+@triton.jit
 def power_of_two(k):
     """2^k of int32 k in [-126, 127], from the exponent's bits."""
     return ((k + 127) << 23).to(tl.float32, bitcast=True)
@@ -112,10 +121,10 @@ def exp_half(v):
 
 
 @triton.jit
-def minus_two_log(u):
-    """-2 ln u for u in [2^-33, 1]; relative error below 2e-7, also where u is close to 1."""
+def log(u):
+    """ln u of a normal number above 0; relative error below 2e-7, also where u is close to 1."""
     if u.dtype == tl.float64:
-        return -2.0 * tl.log(u)
+        return tl.log(u)
     else:
         # u = m 2^k with m in [sqrt(1/2), sqrt(2)), from the bits.
         bits = u.to(tl.int32, bitcast=True)
@@ -129,16 +138,42 @@ def minus_two_log(u):
         p = tl.fma(p, f, -2.500133704e-1)
         p = tl.fma(p, f, 3.333391074e-1)
         log1p = tl.fma(f * f, tl.fma(f, p, -0.5), f)
-        return -2.0 * tl.fma(k, 0.693147181, log1p)
+        return tl.fma(k, 0.693147181, log1p)
 
 
 @triton.jit
 def sincos_two_pi(w):
-    """sin and cos of 2 pi w for w in (0, 1]; absolute error below 2e-7 (float32)."""
+    """sin and cos of 2 pi w for w in (0, 1]; absolute error below 2e-7 (float32), 4e-16."""
     if w.dtype == tl.float64:
-        # The reduction to [-1/2, 1/2] is exact.
-        angle = 6.283185307179586476925 * tl.where(w > 0.5, w - 1.0, w)
-        return tl.sin(angle), tl.cos(angle)
+        # w = k / 4 + b, exactly, with |b| <= 1/8: a series each, whose first term left out is below
+        # 1e-16. Triton's own sine would be a call, for arguments of any size.
+        k = tl.floor(tl.fma(w, 4.0, 0.5))
+        a = 6.283185307179586476925 * tl.fma(k, -0.25, w)
+        y = a * a
+        # Products and sums, since tl.fma takes a number as float32.
+        s = y * (1.0 / 355687428096000.0) - 1.0 / 1307674368000.0
+        s = s * y + 1.0 / 6227020800.0
+        s = s * y - 1.0 / 39916800.0
+        s = s * y + 1.0 / 362880.0
+        s = s * y - 1.0 / 5040.0
+        s = s * y + 1.0 / 120.0
+        s = s * y - 1.0 / 6.0
+        sine = tl.fma(a * y, s, a)
+        c = y * (1.0 / 20922789888000.0) - 1.0 / 87178291200.0
+        c = c * y + 1.0 / 479001600.0
+        c = c * y - 1.0 / 3628800.0
+        c = c * y + 1.0 / 40320.0
+        c = c * y - 1.0 / 720.0
+        c = c * y + 1.0 / 24.0
+        c = c * y - 0.5
+        cosine = c * y + 1.0
+        quarter = k.to(tl.int32) & 3
+        swapped = (quarter & 1) != 0
+        sine, cosine = tl.where(swapped, cosine, sine), tl.where(swapped, sine, cosine)
+        return (
+            tl.where(quarter >= 2, -sine, sine),
+            tl.where((quarter == 1) | (quarter == 2), -cosine, cosine),
+        )
     else:
         # With b the signed distance to the nearest of 1/4 and 3/4: cos 2 pi w = -sin 2 pi b, and
         # sin 2 pi w = cos 2 pi b, negative in the second half.

@@ -9,7 +9,6 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 
-import torch
 import triton
 import triton.language as tl
 from torch import Tensor
@@ -23,7 +22,8 @@ from vae_fast.kernels.gaussian_log_likelihood import (
     load_density,
     samples_of,
 )
-from vae_fast.kernels.launch import Call, contiguous, gradient_forms
+from vae_fast.kernels.launch import Call, as_argument, contiguous, gradient_forms
+from vae_fast.kernels.math import number
 from vae_fast.kernels.tile import (
     add_gradient,
     is_whole,
@@ -76,7 +76,7 @@ def negative_elbo_fwd_tile(
     )
 
 
-@triton.jit(do_not_specialize=(*SIZES, "samples", "count"),
+@triton.jit(do_not_specialize=(*SIZES, "samples", "count", "beta"),
             do_not_specialize_on_alignment=["row_tiles"])  # fmt: skip
 def negative_elbo_fwd_kernel(
     p_x, p_mean, p_logvar,  # [N, D], or in the form FORMS says
@@ -101,7 +101,7 @@ def negative_elbo_fwd_kernel(
     if p_beta is not None:
         b_beta = tl.load(p_beta).to(T.COMPUTE)
     else:
-        b_beta = beta
+        b_beta = number(beta, T.COMPUTE)
     of_samples = samples.to(T.COMPUTE)
     of_rows = count.to(T.COMPUTE)
     sums = (tl.full([T.R, 1], 0.0, T.COMPUTE), new_sum(GRADS.mean, T), new_sum(GRADS.logvar, T))
@@ -125,13 +125,11 @@ def negative_elbo_fwd_kernel(
         tl.store(p_loss + pid, tl.sum(tl.sum(sums[0], axis=1), axis=0) / of_rows)
 
 
-def _beta(beta: float | Tensor, call: Call) -> tuple[Tensor | None, float]:
-    """A pointer to beta, or beta. Triton passes a number as float32, too short for float64."""
+def _beta(beta: float | Tensor, call: Call) -> tuple[Tensor | None, float | int]:
+    """A pointer to beta, or beta."""
     if isinstance(beta, Tensor) and beta.device == call.device:
         return beta.resolve_neg(), 0.0
-    if call.compute is torch.float64:
-        return torch.full((), float(beta), dtype=torch.float64, device=call.device), 0.0
-    return None, float(beta)
+    return None, as_argument(float(beta), call.compute)
 
 
 def negative_elbo_forward(

@@ -11,7 +11,7 @@ from __future__ import annotations
 import triton
 import triton.language as tl
 
-from vae_fast.kernels.math import minus_two_log, sincos_two_pi
+from vae_fast.kernels.math import log, sincos_two_pi
 
 
 @triton.jit
@@ -41,7 +41,7 @@ def box_muller(word, next_word, COMPUTE: tl.constexpr):
     """Two words to two normals. The uniforms are float32, whatever is computed in."""
     u = (word.to(tl.float32) * 2.3283064365386963e-10 + 1.1641532182693481e-10).to(COMPUTE)
     w = (next_word.to(tl.float32) * 2.3283064365386963e-10 + 1.1641532182693481e-10).to(COMPUTE)
-    radius = tl.sqrt(minus_two_log(u))
+    radius = tl.sqrt(-2.0 * log(u))
     sine, cosine = sincos_two_pi(w)
     return radius * cosine, radius * sine
 

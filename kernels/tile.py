@@ -124,6 +124,15 @@ def load_rows(p, at, period, FORM: tl.constexpr, T: tl.constexpr):
 
 
 @triton.jit
+def load_sample_rows(p, sample, rows, at, FORM: tl.constexpr, T: tl.constexpr):
+    """``load_rows`` of a sample's values in [L, N]."""
+    if FORM == ROW:
+        return load_rows(p + sample * rows, at, 1, ROW, T)
+    else:
+        return load_rows(p, at, 1, FORM, T)
+
+
+@triton.jit
 def sum_rows(b, at):
     """The sum [R, 1] of each row's elements."""
     return tl.sum(tl.where(at[4], b, 0.0), axis=1)[:, None]

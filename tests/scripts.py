@@ -13,6 +13,8 @@ FOLDER = Path(__file__).parents[1] / "examples"
 
 def script(name: str) -> ModuleType:
     """examples/``name``.py, imported; its ``main`` is not run."""
+    if str(FOLDER) not in sys.path:  # an example may import another, as where it is run
+        sys.path.append(str(FOLDER))
     spec = importlib.util.spec_from_file_location(name, FOLDER / f"{name}.py")
     assert spec is not None and spec.loader is not None
     module = importlib.util.module_from_spec(spec)

@@ -121,9 +121,23 @@ def test_calls_are_counted(monkeypatch: pytest.MonkeyPatch) -> None:
     assert counts.calls(lambda _: None, Setting()) == 0
 
 
-def test_the_share_outside_matrix_products() -> None:
+def test_the_shares_of_a_step() -> None:
     matrix, vector = torch.ones(512, 512), torch.ones(4)
-    products = counts.outside_matrix_products(lambda _: matrix @ matrix, Setting())
-    others = counts.outside_matrix_products(lambda _: vector.add(1), Setting())
-    assert products is not None and 0 < products < 0.5 and others == 1.0
-    assert counts.outside_matrix_products(lambda _: None, Setting(device="cuda")) is None
+    products = counts.shares(lambda _: matrix @ matrix, Setting())
+    others = counts.shares(lambda _: vector.add(1), Setting())
+    assert products is not None and 0 < products.outside_matrix_products < 0.5
+    assert others == (1.0, 0.0)
+    assert counts.shares(lambda _: None, Setting(device="cuda")) is None
+
+
+def test_the_share_of_the_optimiser() -> None:
+    weight = torch.ones(512, 512, requires_grad=True)
+    optimizer = torch.optim.Adam([weight])
+
+    def step(_: int) -> None:
+        weight.grad = weight.detach() @ weight.detach()
+        optimizer.step()
+
+    shares = counts.shares(step, Setting())
+    assert shares is not None
+    assert 0 < shares.optimiser <= shares.outside_matrix_products < 1

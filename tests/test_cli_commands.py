@@ -198,17 +198,42 @@ def test_other_data(tmp_path: Path, shape: str, capsys: Capture) -> None:
         ("--precision=64-true", "--num-samples=3"),
         ("--decoder-variance=shared", "--backend=reference"),
         ("--decoder-variance=fixed", "--beta=4"),
+        ("--decoder-variance=per_feature", "--prior=learned"),
+        ("--decoder-variance=optimal", "--capacity=5", "--capacity-steps=20"),
+        ("--objective=iwae", "--num-samples=5", "--estimator=dreg", "--prior=learned"),
+        ("--estimator=score_function", "--num-samples=4", "--free-bits=0.1"),
+        ("--estimator=score_function", "--baseline=running_mean"),
+        ("--estimator=stl", "--beta-schedule=cyclical", "--beta-steps=11"),
     ],
     ids=" ".join,
 )
 def test_options_that_change_the_model(tmp_path: Path, options: tuple[str, ...]) -> None:
     assert main(["train", *TINY_ARGUMENTS, *options, f"--out={tmp_path}"]) == 0
     results = json.loads((tmp_path / "results.json").read_text())
-    # Whatever beta is, the ELBO is reported with 1.
+    # Whatever the objective is, the ELBO is reported, with a beta of 1.
     assert results["elbo"] == pytest.approx(results["log_likelihood"] - results["kl"])
     assert np.isfinite(results["elbo"])
     if "--decoder-variance=fixed" in options:
         assert results["log_likelihood"] < -0.5 * 64 * np.log(2 * np.pi)
+
+
+def test_the_log_likelihood_is_above_the_elbo(tmp_path: Path, capsys: Capture) -> None:
+    assert main(["train", *TINY_ARGUMENTS, "--decoder-variance=optimal", f"--out={tmp_path}"]) == 0
+    kept = json.loads((tmp_path / "results.json").read_text())
+    assert kept["log_p"] is None and kept["likelihood_samples"] == 0
+    assert "ln p(x)" not in capsys.readouterr().out
+    found = []
+    for samples in 20, 200:
+        options = [str(tmp_path), "--json", f"--likelihood-samples={samples}"]
+        assert main(["evaluate", *options]) == 0
+        found.append(json.loads(capsys.readouterr().out))
+    assert found[1]["log_p"] > found[0]["log_p"] > found[0]["elbo"] == found[1]["elbo"]
+    assert [each["likelihood_samples"] for each in found] == [20, 200]
+    assert main(["evaluate", str(tmp_path), "--likelihood-samples=20"]) == 0
+    (value,) = re.findall(
+        r"^  ln p\(x\) +(-?[0-9.]+), of 20 samples$", capsys.readouterr().out, re.M
+    )
+    assert float(value) == pytest.approx(found[0]["log_p"], abs=0.006)
 
 
 def test_no_yardstick_is_said(tmp_path: Path, capsys: Capture) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 import resource
 import subprocess
@@ -18,6 +19,7 @@ from command import COMMAND, TINY_ARGUMENTS, fails, files
 
 from vae_fast.cli import main
 from vae_fast.training import run as run_module
+from vae_fast.training.config import ADDED
 
 Capture = pytest.CaptureFixture[str]
 
@@ -55,7 +57,31 @@ BAD_OPTIONS = {
     "--latent-dim=0": "--latent-dim must be a whole number from 1",
     "--hidden-dims=512,": "--hidden-dims: expected widths as in 512,256; got '512,'",
     "--hidden-dims=8,0": "--hidden-dims must be a whole number from 1",
-    "--decoder-variance=big": "--decoder-variance must be one of learned, shared, fixed; got big",
+    "--decoder-variance=big": "--decoder-variance must be one of learned, per_feature, shared, "
+    "fixed, optimal; got big",
+    "--prior=flat": "--prior must be one of standard, learned; got flat",
+    "--objective=vae": "--objective must be one of elbo, iwae; got vae",
+    "--estimator=best": "--estimator must be one of reparameterization, .*; got best",
+    "--estimator=dreg": "--objective elbo: estimator must be one of .*; got 'dreg'",
+    "--objective=iwae --estimator=score_function": "iwae: estimator must .* got 'score_function'",
+    "--baseline=zero": "--baseline must be one of auto, .*, none; got zero",
+    "--baseline=batch_mean": "a baseline needs estimator='score_function'",
+    "--estimator=score_function --baseline=leave_one_out": "needs num_samples of at least 2; got 1",
+    "--objective=iwae --baseline=none": "--objective iwae: it has no baseline; got 'none'",
+    "--objective=iwae --free-bits=1": "IWAE samples it: .* got free_bits",
+    "--objective=iwae --decoder-variance=optimal": "--objective iwae: decoder_variance='optimal'",
+    "--objective=iwae --estimator=dreg --beta=2": "beta must be 1 for estimator='dreg'; got 2.0",
+    "--estimator=stl --capacity=5": "'stl' samples it: .* got capacity",
+    "--free-bits=1 --capacity=5": "at most one of free_bits and capacity",
+    "--free-bits=-1": "--free-bits must be a number from 0",
+    "--free-bits-per=group": "--free-bits-per must be one of dimension, element, row; got group",
+    "--capacity=inf": "--capacity must be a number",
+    "--capacity-steps=-1": "--capacity-steps must be a whole number from 0",
+    "--capacity-steps=9": "--capacity-steps needs a --capacity above 0; got 9 steps",
+    "--beta-schedule=steep": "--beta-schedule must be one of constant, linear, cyclical, cosine",
+    "--beta-schedule=linear": "--beta-steps must be above 0 .* got 0 for linear",
+    "--beta-steps=5": "--beta-steps must be .* 0 for one that is; got 5 for constant",
+    "--beta-steps=-5 --beta-schedule=cosine": "--beta-steps must be a whole number from 0",
     "--decoder-logvar-min=-inf": "--decoder-logvar-min must be a number .* got -inf",
     "--beta=-1": "--beta must be a number from 0",
     "--num-samples=0": "--num-samples must be",
@@ -178,6 +204,19 @@ def test_damaged_checkpoint(tmp_path: Path, run: Path, capsys: Capture) -> None:
         assert path.read_bytes() == damaged
 
 
+def test_config_of_an_earlier_version(run: Path, capsys: Capture) -> None:
+    """It lacks what was added, and its run has the defaults of that."""
+    content = json.loads((run / "config.json").read_text())
+    for name in ADDED:
+        del content["config"][name]
+    (run / "config.json").write_text(json.dumps(content))
+    assert main(["evaluate", str(run), "--json"]) == 0
+    found = json.loads(capsys.readouterr().out)
+    assert found == json.loads((run / "results.json").read_text())
+    assert main(["train", "--resume", "--epochs=4", f"--out={run}"]) == 0
+    assert json.loads((run / "config.json").read_text())["config"]["objective"] == "elbo"
+
+
 def test_checkpoint_of_another_run(run: Path, capsys: Capture) -> None:
     text = (run / "config.json").read_text()
     (run / "config.json").write_text(text.replace('"latent_dim": 3', '"latent_dim": 4'))
@@ -203,6 +242,9 @@ def test_sample_arguments(tmp_path: Path, run: Path, capsys: Capture) -> None:
     assert "--seed must be a whole number from 0" in fails(capsys, "sample", str(run), "--seed=-1")
     assert "--num-samples must be a whole number from 1" in fails(
         capsys, "evaluate", str(run), "--num-samples=0"
+    )
+    assert "--likelihood-samples must be a whole number from 0" in fails(
+        capsys, "evaluate", str(run), "--likelihood-samples=-1"
     )
 
 

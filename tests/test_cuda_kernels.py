@@ -20,8 +20,11 @@ PAIRS = {
     "finish": ("75", "120"),
     "gaussian_kl": ("86", "120"),
     "gaussian_log_likelihood": ("75", "89"),
+    "importance_weighted_elbo": ("75", "90"),
     "negative_elbo": ("80", "90"),
     "sample_kl": ("90", "100"),
+    "sample_log_weights": ("75", "90"),
+    "score_function": ("80", "120"),
 }
 
 

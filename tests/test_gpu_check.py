@@ -72,6 +72,43 @@ def test_tests_that_did_not_report_have_failed(tmp_path: Path) -> None:
     assert total["failures"] == [f"see {tmp_path / 'none-0.log'}"]
 
 
+# In place of compute-sanitizer: runs what it is given, and says that racecheck has found something.
+TOOL = """#!/bin/sh
+[ "$1 $3 $4" = "--tool --error-exitcode 86" ] || exit 99
+tool=$2
+shift 4
+"$@" && [ $tool != racecheck ] || exit 86
+"""
+
+
+def sanitized(folder: Path, tool: str | None) -> dict[str, dict]:
+    programs = folder / "bin"
+    programs.mkdir()
+    if tool is not None:
+        (programs / "compute-sanitizer").write_text(tool)
+        (programs / "compute-sanitizer").chmod(0o755)
+    (folder / "test_numbers.py").write_text(TESTS.replace("!= 7", "< 20"))
+    environment = dict(os.environ, PYTHONPATH="", PATH=f"{programs}{os.pathsep}/usr/bin:/bin")
+    return gpu_check.sanitize([str(folder / "test_numbers.py")], 60, environment, folder)
+
+
+def test_what_a_sanitizer_finds_is_a_failure(tmp_path: Path) -> None:
+    tests = sanitized(tmp_path, TOOL)
+    assert list(tests) == ["memcheck", "racecheck", "initcheck"]
+    for name in ("memcheck", "initcheck"):
+        assert (tests[name]["passed"], tests[name]["skipped"], tests[name]["failed"]) == (19, 1, 0)
+    assert (tests["racecheck"]["passed"], tests["racecheck"]["failed"]) == (0, 1)
+    assert tests["racecheck"]["failures"] == [f"see {tmp_path / 'racecheck-0.log'}"]
+    assert gpu_check.summary(tests, "", 1.0)[2].startswith("racecheck: 0 passed, 1 failed")
+
+
+def test_a_missing_sanitizer_is_named(tmp_path: Path) -> None:
+    tests = sanitized(tmp_path, None)
+    assert tests == {}
+    said = "memcheck, racecheck, initcheck: not run, compute-sanitizer is not on PATH"
+    assert said in gpu_check.summary(tests, "", 1.0)
+
+
 def test_what_is_missing_is_named() -> None:
     assert gpu_check.missing(["torch", "no_such_package"]) == ["no_such_package"]
 

@@ -111,11 +111,17 @@ def test_opcheck_of_drawn_seeds(compiled_backend: Backend) -> None:
             torch.library.opcheck(func, args, kwargs, test_utils=("test_schema", "test_faketensor"))
 
 
+def test_opcheck_of_running_means() -> None:
+    sums, value = torch.tensor([1.0, 0.5], dtype=torch.float64), torch.tensor(3.0)
+    op = torch.ops.vae_fast.exchange_running_mean.default
+    torch.library.opcheck(op, (sums, value, 0.0))
+
+
 def test_every_registered_op_is_checked(compiled_backend: Backend) -> None:
     """An op that somebody adds without a case above fails here."""
     names = {n for n in torch._C._dispatch_get_all_op_names() if n.startswith(NAMESPACE)}
     seen = {func.name() for case in CALLS for func, *_ in recorded(case, compiled_backend)}
-    assert names == seen | {f"{NAMESPACE}noise", *RANDOM}
+    assert names == seen | {f"{NAMESPACE}noise", f"{NAMESPACE}exchange_running_mean", *RANDOM}
 
 
 @pytest.mark.parametrize("case", CALLS, ids=lambda case: f"{case.op}-{case}")

@@ -6,7 +6,7 @@ import math
 import os
 import signal
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import pytest
 
@@ -90,6 +90,38 @@ def test_interrupted_and_resumed(
     # No batch twice and none left out.
     assert first.seen + second.seen == [(e, b) for e in range(3) for b in range(BATCHES)]
     check(folder, uninterrupted)
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        {"beta_schedule": "cyclical", "beta_steps": 7, "capacity": 4.0, "capacity_steps": 25},
+        {"estimator": "score_function", "baseline": "running_mean", "beta_schedule": "linear",
+         "beta_steps": 30},
+        {"decoder_variance": "optimal", "prior": "learned"},
+        {"decoder_variance": "per_feature", "objective": "iwae", "num_samples": 3},
+    ],
+    ids=str,
+)  # fmt: skip
+def test_schedules_and_running_means_go_on(tmp_path: Path, options: dict[str, Any]) -> None:
+    train({**TINY, **options}, tmp_path / "whole")
+    folder = tmp_path / "cut"
+    with pytest.raises(Interrupted):
+        train({**TINY, **options}, folder, callbacks=[At(1, 5, interrupt)])
+    train({}, folder, resume=True)
+    check(folder, outcome(tmp_path / "whole"))
+
+
+def test_schedules_follow_the_optimiser_s_steps(tmp_path: Path) -> None:
+    class Watch(lightning.pytorch.Callback):
+        seen: ClassVar[list[float]] = []
+
+        def on_train_batch_end(self, trainer: Any, pl_module: Any, *_: Any) -> None:
+            self.seen.append(pl_module.model.beta)
+
+    train({**TINY, "beta": 2.0, "beta_schedule": "linear", "beta_steps": 20}, tmp_path,
+          callbacks=[Watch()])  # fmt: skip
+    assert Watch.seen == [2.0 * min(step / 20, 1.0) for step in range(3 * BATCHES)]
 
 
 def test_interrupted_again_and_again(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib
+import math
 import os
 import subprocess
 import sys
@@ -14,13 +15,15 @@ import torch
 from cases import Case, tensors
 from check import call, check, differentiate, upstream
 from conftest import GPUS, INTERPRETED, Backend, require
-from torch import Tensor
 
 import vae_fast
 import vae_fast.functional as F
 
 TRITON = Backend("triton", GPUS[0] if GPUS else "cpu")
 PRIORS = {"prior_mean": "full", "prior_logvar": "event"}
+CONTROL = {"free_bits": 0.3, "balance": 0.8}
+DIMS = {**CONTROL, "return_dims": True}
+WEIGHTED = {**PRIORS, "num_samples": 3}
 
 
 @pytest.fixture(autouse=True)
@@ -40,6 +43,9 @@ def divide(monkeypatch: pytest.MonkeyPatch, tile: int, programs: int) -> None:
     monkeypatch.setattr(launch, "SMALL_TILE", min(tile, SHIPPED_SMALL))
     monkeypatch.setattr(launch, "SUMMING_PROGRAMS", programs)
     if tile < SHIPPED:
+        weights = kernels("importance_weighted_elbo")
+        monkeypatch.setattr(weights, "WEIGHT_ROWS", 4)
+        monkeypatch.setattr(weights, "WEIGHT_TILE", 32)
         monkeypatch.setattr(launch, "FINISH_ONE", (4, 1))
         monkeypatch.setattr(launch, "FINISH_FEW", (2, 64))
         monkeypatch.setattr(launch, "FINISH_MANY", (4, 64))
@@ -64,6 +70,24 @@ TILED = [
       for kind, samples, reduction in (("full", None, "mean"), ("event", 3, "mean"),
                                        ("scalar", 3, "sum"), ("rows", 3, "none"),
                                        (None, 3, "none"), ("row", None, "none"))),
+    *(Case("sample_kl", shape, dtype=dtype, **DIMS, **PRIORS)
+      for shape in ((2, 131), (37, 5), (1, 196), (21, 132))
+      for dtype in (torch.float32, torch.float64)),
+    *(Case("gaussian_kl", (5, 131), dtype=dtype, logvar="event", **CONTROL, **PRIORS)
+      for dtype in (torch.float32, torch.float64)),
+    *(Case("sample_log_weights", shape, dtype=dtype, estimator=estimator, row_offset=1,
+           sample_offset=2**32 - 3, **WEIGHTED)
+      for shape, estimator in (((2, 131), "stl"), ((37, 5), "dreg"), ((3, 132), "dreg"),
+                               ((1, 196), "reparameterization"))
+      for dtype in (torch.float32, torch.bfloat16, torch.float64)),
+    *(Case("sample_log_weights", (5, 131), logvar=kind, num_samples=2, estimator="stl")
+      for kind in ("event", "scalar", "row")),
+    *(Case("score_function", (5, cols), logvar=kind, num_samples=2, baseline="rows")
+      for cols in (131, 132) for kind in ("full", "event", "scalar", "row")),
+    *(Case("squared_error", (3, 131), num_samples=samples) for samples in (None, 3)),
+    *(Case("importance_weighted_elbo", shape, dtype=dtype, num_samples=samples, level=level)
+      for shape, samples, level in (((37,), 5, 0.0), ((3, 11), 40, 1e4), ((70,), 1, -1e4))
+      for dtype in (torch.float32, torch.float64)),
 ]  # fmt: skip
 
 
@@ -82,14 +106,16 @@ def test_few_and_many_programs_that_sum(
     for op in ("gaussian_kl", "negative_elbo"):
         learned = LEARNED if op == "negative_elbo" else None
         check(Case(op, (21, 70), logvar=kind, differentiate=learned), *TRITON)
+    check(Case("sample_kl", (21, 70), logvar=kind, return_dims=True), *TRITON)
 
 
 SHIPPED_CASES = [
     Case(op, shape, dtype=dtype, **prior)
-    for op, prior in (("sample_kl", PRIORS), ("gaussian_kl", {}), ("negative_elbo", {}))
+    for op, prior in (("sample_kl", PRIORS), ("gaussian_kl", {}), ("negative_elbo", {}),
+                      ("sample_kl", {"return_dims": True}), ("sample_log_weights", WEIGHTED))
     for shape in ((130, 20), (3, 784), (2, 4099))
     for dtype in (torch.float32, torch.bfloat16)
-]
+]  # fmt: skip
 
 
 @pytest.mark.parametrize("case", SHIPPED_CASES, ids=lambda case: f"{case.op}-{case}")
@@ -109,7 +135,7 @@ def test_unaligned_rows_of_many_tiles(layout: str, monkeypatch: pytest.MonkeyPat
 def launches(monkeypatch: pytest.MonkeyPatch) -> list[str]:
     """Names of the kernels launched from now on."""
     found: list[str] = []
-    for module in (kernels("launch"), kernels("scale")):
+    for module in (kernels("launch"), kernels("scale"), kernels("importance_weighted_elbo")):
         original = module.launch
 
         def counted(kernel, *arguments, original=original) -> None:
@@ -127,7 +153,19 @@ EVERY = [
     Case("gaussian_log_likelihood", (300, 33), num_samples=3, logvar="scalar"),
     Case("negative_elbo", (3, 5000), differentiate=("mean", "logvar", "kl")),
     Case("negative_elbo", (300, 33), logvar="event", differentiate=("mean", "logvar", "kl")),
+    Case("sample_kl", (300, 33), **DIMS, **PRIORS),
+    Case("sample_log_weights", (3, 5000), estimator="dreg", **WEIGHTED),
+    Case("score_function", (300, 33), logvar="event"),
+    Case("importance_weighted_elbo", (300,), num_samples=40),
+    Case("squared_error", (3, 5000)),
 ]
+# The kernels of a forward and a backward pass, where not those of the op's name.
+KERNELS = {
+    "negative_elbo": ("negative_elbo_fwd_kernel", "scale_kernel"),
+    "score_function": (None, "score_function_bwd_kernel"),
+    "importance_weighted_elbo": ("importance_weighted_elbo_fwd_kernel", None),
+    "squared_error": ("gaussian_log_likelihood_fwd_kernel", "gaussian_log_likelihood_bwd_kernel"),
+}
 
 
 @pytest.mark.parametrize("case", EVERY, ids=lambda case: f"{case.op}-{case}")
@@ -135,13 +173,13 @@ def test_a_pass_is_one_launch_and_at_most_a_small_one(
     case: Case, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     found = launches(monkeypatch)
+    forward, backward = KERNELS.get(case.op, (f"{case.op}_fwd_kernel", f"{case.op}_bwd_kernel"))
     arguments = tensors(case, TRITON.device)
     outputs = call(case, arguments, "triton")
-    assert found[0] == f"{case.op}_fwd_kernel" and found[1:] in ([], ["finish_kernel"])
+    assert found[:1] == ([forward] if forward else []) and found[1:] in ([], ["finish_kernel"])
     found.clear()
     differentiate(outputs, arguments, upstream(case, outputs))
-    backward = "scale" if case.op == "negative_elbo" else f"{case.op}_bwd"
-    assert found[0] == f"{backward}_kernel" and found[1:] in ([], ["finish_kernel"])
+    assert found[:1] == ([backward] if backward else []) and found[1:] in ([], ["finish_kernel"])
 
 
 def test_halves_of_an_encoders_output_are_read_in_place() -> None:
@@ -216,67 +254,32 @@ def test_the_noise_is_within_its_bound_where_the_radius_is_small_and_large() -> 
     assert (got.cpu().double() - want).abs().max().item() <= 4e-6
 
 
-FAKE_ARGUMENTS = ("mean", "logvar", "x", "x_mean", "x_logvar", "grad_z", "grad_kl")
+def test_float64_noise_is_exact_at_every_angle() -> None:
+    """To a few roundings, which the oracle makes too."""
+    options = {"dtype": torch.float64, "device": TRITON.device, "backend": "triton"}
+    got = F.noise((400, 1000), seed=11, **options).cpu()
+    assert (got - oracle.noise((400, 1000), 11, 1)).abs().max().item() <= 16 * 2.0**-53 * 6.76
 
 
-def fake_forward(mean: Tensor, logvar: Tensor, x: Tensor, x_mean: Tensor, x_logvar: Tensor,
-                 *_upstream: Tensor) -> tuple[Tensor, ...]:  # fmt: skip
-    z, kl = F.sample_kl(mean, logvar, num_samples=2)
-    return (
-        z,
-        kl,
-        F.gaussian_kl(mean, logvar),
-        F.gaussian_log_likelihood(x, x_mean, x_logvar),
-        F.negative_elbo(x, x_mean, x_logvar, kl),
-        F.noise((3, 4), seed=1, device=mean.device),
-    )
+INF, NAN = float("inf"), float("nan")
 
 
-def fake_backward(mean: Tensor, logvar: Tensor, x: Tensor, x_mean: Tensor, x_logvar: Tensor,
-                  grad_z: Tensor, grad_kl: Tensor) -> tuple[Tensor, ...]:  # fmt: skip
-    ops = torch.ops.vae_fast
-    given, options = (mean, logvar, None, None), (1, -30.0, 20.0, "triton")
-    seed = ops.draw_seed(mean.device)
-    needs = [True, True, False, False]
-    noise = (None, seed, 2, 1, 0, -30.0, 20.0, "triton")
-    return (
-        *ops.sample_kl_backward(grad_z, grad_kl, *given, *noise, needs)[:2],
-        *ops.gaussian_kl_backward(grad_kl, *given, *options, needs)[:2],
-        *ops.gaussian_log_likelihood_backward(grad_kl, x, x_mean, x_logvar, *options, [True] * 3),
-        *ops.negative_elbo_backward(grad_kl, x, x_mean, x_logvar, "none", *options, [True] * 3),
-    )
+def test_log_weights_that_are_not_finite_stay_in_their_rows() -> None:
+    w = torch.tensor([[-INF, 1.0, INF, NAN, NAN, INF, -INF, 0.0],
+                      [-INF, -INF, 1.0, 2.0, INF, INF, NAN, 0.0]])  # fmt: skip
+    got = F.importance_weighted_elbo(w.to(TRITON.device), backend="triton")
+    bound = torch.tensor([-INF, 1.0 - math.log(2.0), INF, NAN, NAN, INF, NAN, 0.0])
+    weights = torch.tensor([[0.0, 1.0, NAN, NAN, NAN, NAN, NAN, 0.5],
+                            [0.0, 0.0, NAN, NAN, NAN, NAN, NAN, 0.5]])  # fmt: skip
+    torch.testing.assert_close(got[0].cpu(), bound, equal_nan=True)
+    torch.testing.assert_close(got[1].cpu(), weights, equal_nan=True)
 
 
-def of(shape: tuple[int, ...], dtype: torch.dtype) -> tuple[tuple[int, ...], torch.dtype]:
-    return shape, dtype
-
-
-HALF, SINGLE = torch.bfloat16, torch.float32
-LATENT, DATA, ROWS = of((3, 4), HALF), of((3, 9), HALF), of((3,), SINGLE)
-FAKE = {
-    fake_forward: [of((2, 3, 4), HALF), ROWS, ROWS, ROWS, of((), SINGLE), of((3, 4), SINGLE)],
-    fake_backward: [LATENT] * 4 + [of((3, 9), SINGLE), DATA, DATA] * 2,
-}
-
-
-@pytest.mark.parametrize("function", FAKE, ids=lambda function: function.__name__)
-@pytest.mark.parametrize("compiler", [None, "eager", "aot_eager"])
-def test_ops_on_fake_cuda_tensors_trace_as_whole_graphs(compiler: str | None, function) -> None:
-    """A torch built without CUDA has no autograd for its device, so each pass is traced alone."""
-    torch._dynamo.reset()
-    traced = function
-    if compiler is not None:
-        traced = torch.compile(function, fullgraph=True, backend=compiler)
-    shapes = {"x": of((3, 9), SINGLE), "x_mean": DATA, "x_logvar": DATA,
-              "grad_z": of((2, 3, 4), HALF), "grad_kl": ROWS}  # fmt: skip
-    with torch._subclasses.FakeTensorMode(), torch.no_grad():
-        arguments = [
-            torch.empty(shape, dtype=dtype, device="cuda:0")
-            for shape, dtype in (shapes.get(name, LATENT) for name in FAKE_ARGUMENTS)
-        ]
-        made = traced(*arguments)
-    assert [of(tuple(t.shape), t.dtype) for t in made] == FAKE[function]
-    assert all(t.device == torch.device("cuda:0") for t in made)
+def test_numbers_of_float64_reach_the_kernels_whole() -> None:
+    """A third and its float32 differ by 1e-8, and so would the sums of a floor of either."""
+    mean = torch.zeros(3, 5, dtype=torch.float64, device=TRITON.device)
+    kl = F.gaussian_kl(mean, mean, free_bits=1 / 3, backend="triton")
+    torch.testing.assert_close(kl.cpu(), torch.full((3,), 5 / 3, dtype=torch.float64))
 
 
 def test_without_a_gpu_and_without_the_interpreter() -> None:

@@ -64,10 +64,35 @@ DATA = {
 MODEL = {
     "latent_dim": (whole, "D", "latents a row"),
     "hidden_dims": (widths, "W,W", "hidden widths of the encoder; the decoder has them reversed"),
-    "decoder_variance": (str, "KIND", "variance of p(x|z): " + ", ".join(settings.VARIANCES)),
+    "decoder_variance": (
+        str,
+        "KIND",
+        "variance of p(x|z): " + ", ".join(settings.VARIANCES),
+    ),
     "decoder_logvar_min": (number, "V", "lower bound of the decoder's log-variance"),
-    "beta": (number, "B", "weight of the KL in the loss; the ELBO is reported without it"),
+    "prior": (str, "KIND", "of z: " + ", ".join(settings.PRIORS)),
+}
+OBJECTIVE = {
+    "objective": (str, "NAME", "bound on ln p(x): " + ", ".join(settings.OBJECTIVES)),
     "num_samples": (whole, "L", "samples of z a row in each step"),
+    "estimator": (
+        str,
+        "NAME",
+        "of the encoder's gradient: " + ", ".join(settings.ESTIMATORS) + "; score_function is "
+        "for elbo, dreg for iwae",
+    ),
+    "baseline": (str, "NAME", "of the score function: " + ", ".join(settings.BASELINE_NAMES)),
+    "beta": (number, "B", "weight of the KL in the loss; the ELBO is reported without it"),
+    "beta_schedule": (
+        str,
+        "NAME",
+        "how beta rises from 0: constant (not at all), " + ", ".join(settings.BETA_SCHEDULES),
+    ),
+    "beta_steps": (whole, "N", "steps that it rises for; for cyclical, those of a cycle"),
+    "free_bits": (number, "NATS", "of KL that cost nothing"),
+    "free_bits_per": (str, "PART", "for each " + ", ".join(settings.FREE_BITS_PER)),
+    "capacity": (number, "NATS", "of KL, from which the distance is weighted"),
+    "capacity_steps": (whole, "N", "steps in which the capacity rises from 0; 0: at once"),
 }
 OPTIMISATION = {
     "epochs": (whole, "N", "passes over the training rows"),
@@ -129,6 +154,7 @@ def make_parser() -> Parser:
     existing.add_argument("--overwrite", action="store_true", help="replace the run in --out")
     add_options(train, "data", DATA)
     add_options(train, "model", MODEL)
+    add_options(train, "objective", OBJECTIVE)
     add_options(train, "optimisation", OPTIMISATION)
     add_options(train, "machine", MACHINE)
 
@@ -137,6 +163,13 @@ def make_parser() -> Parser:
     evaluate.add_argument("--data", metavar="DATA", help="where the run's data is now, if moved")
     evaluate.add_argument(
         "--num-samples", type=whole, default=32, metavar="L", help="samples of z a row (default 32)"
+    )
+    evaluate.add_argument(
+        "--likelihood-samples",
+        type=whole,
+        default=0,
+        metavar="K",
+        help="estimate ln p(x) too, by so many samples of z a row (default 0: do not)",
     )
     evaluate.add_argument("--json", action="store_true", help="print the report as JSON")
 

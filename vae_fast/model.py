@@ -2,72 +2,31 @@
 
 from __future__ import annotations
 
+import dataclasses
 import math
-from collections.abc import Callable, Sequence
-from typing import NamedTuple
+from collections.abc import Sequence
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-from vae_fast import functional
+from vae_fast import _shapes, functional
+from vae_fast._checks import broadcasts, one_of
+from vae_fast._evidence import log_likelihood
 from vae_fast.networks import GaussianMLP
+from vae_fast.objectives._values import whole
+from vae_fast.objectives.elbo import ELBO
+from vae_fast.objectives.iwae import IWAE
+from vae_fast.objectives.state import RunningMean
+from vae_fast.output import VAEOutput
 
-DECODER_VARIANCES = ("learned", "shared", "fixed")
-
-
-class VAEOutput(NamedTuple):
-    """What a forward pass gives. N rows; per-row values are in nats and detached."""
-
-    loss: Tensor  # [], to minimise
-    elbo: Tensor  # [N], log_likelihood - kl, whatever beta is
-    log_likelihood: Tensor  # [N], averaged over the samples
-    kl: Tensor  # [N]
-    z: Tensor  # [N, *latent], or [L, N, *latent] for L > 1 samples
-    posterior_mean: Tensor  # [N, *latent]
-    posterior_logvar: Tensor  # [N, *latent]
-    mean: Tensor  # of p(x|z), [N, *input_shape], or with L in front
-    logvar: Tensor | None  # of p(x|z): as mean; [] if shared; None if fixed
-
-
-def _shape(name: str, value: int | Sequence[int]) -> tuple[int, ...]:
-    shape = (value,) if isinstance(value, int) else tuple(value)
-    if not shape or any(not isinstance(size, int) or size < 1 for size in shape):
-        raise ValueError(f"{name} must be a positive int or a tuple of them; got {value!r}")
-    return shape
-
-
-def _mean_logvar(name: str, output: object, event_shape: tuple[int, ...]) -> tuple[Tensor, Tensor]:
-    """``(mean, logvar)`` from a network that gives the two, or one tensor with both in dim 1."""
-    if isinstance(output, Tensor):
-        if output.dim() < 2 or output.shape[1] != 2 * event_shape[0]:
-            raise ValueError(
-                f"{name} must return (mean, logvar), or one tensor with both along dimension 1, "
-                f"[N, {2 * event_shape[0]}, ...]; got shape {tuple(output.shape)}"
-            )
-        mean, logvar = output.chunk(2, dim=1)
-    elif isinstance(output, (tuple, list)) and len(output) == 2:
-        mean, logvar = output
-    else:
-        raise ValueError(
-            f"{name} must return (mean, logvar) or one tensor; got {type(output).__name__}"
-        )
-    _check_event(f"the mean of {name}", mean, event_shape)
-    _check_event(f"the logvar of {name}", logvar, event_shape)
-    return mean, logvar
-
-
-def _check_event(name: str, value: object, event_shape: tuple[int, ...]) -> None:
-    if not isinstance(value, Tensor):
-        raise ValueError(f"{name} must be a tensor; got {type(value).__name__}")
-    if value.shape[1:] != event_shape:
-        expected = ", ".join(map(str, ("N", *event_shape)))
-        raise ValueError(f"{name} must have shape [{expected}]; got {tuple(value.shape)}")
+DECODER_VARIANCES = ("learned", "per_feature", "shared", "fixed", "optimal")
 
 
 class FusedVAE(nn.Module):
-    """Variational autoencoder with Gaussian encoder q(z|x), decoder p(x|z) and prior N(0, I).
+    """Variational autoencoder with Gaussian encoder q(z|x), decoder p(x|z) and prior p(z).
 
-    Trained by minimising ``model(x).loss``, the negative ELBO, by reparameterisation.
+    Trained by minimising ``model(x).loss``, by default the negative ELBO, by reparameterisation.
 
     Args:
         input_shape: event shape of x, an int or a tuple.
@@ -77,20 +36,27 @@ class FusedVAE(nn.Module):
             each ``[N, *latent]``, or one tensor with both along dimension 1; default an MLP.
         decoder: module taking z ``[N, *latent]``, returning the same of p(x|z) where
             ``decoder_variance`` is "learned", else the mean alone; default an MLP.
-        decoder_variance: "learned", Σ_θ(z) per element; "shared", one learned scalar; "fixed", 1.
+        decoder_variance: "learned", Σ_θ(z) per element; "per_feature", one learned value for each
+            element of x, whatever z is; "shared", one learned scalar; "fixed", 1; "optimal", the
+            mean squared error of the batch, which is the best scalar, and a running mean of it
+            in eval mode.
         decoder_logvar_min: lower clamp of the decoder's log-variance. A pixel that never changes
             makes the likelihood of a learned variance unbounded.
         beta: weight of the KL in the loss; settable, and never recompiles a compiled model.
-        num_samples: L, Monte-Carlo samples of z a row.
+        num_samples: L, Monte-Carlo samples of z a row; settable.
+        objective: what is optimised and how, of ``vae_fast.objectives``; None: ``ELBO`` with
+            beta and num_samples, which an objective has itself.
+        prior: module returning the mean and the log-variance of p(z), broadcastable to
+            ``[*latent]``, such as ``GaussianPrior``; None: N(0, I).
         backend: of the ops, as in ``vae_fast.functional``.
 
     Raises:
-        ValueError: an argument, or an output of a given network, is not as described.
+        ValueError: an argument, or an output of a given network, is not as described, or two
+            arguments do not go together.
 
-    Source: Kingma & Welling 2014, "Auto-Encoding Variational Bayes".
+    Source: Kingma & Welling 2014, "Auto-Encoding Variational Bayes"; for "optimal" Rybkin,
+    Daniilidis & Levine 2021, "Simple and effective VAE training with calibrated decoders".
     """
-
-    _beta: Tensor
 
     def __init__(
         self,
@@ -104,32 +70,36 @@ class FusedVAE(nn.Module):
         decoder_logvar_min: float = -6.0,
         beta: float = 1.0,
         num_samples: int = 1,
+        objective: ELBO | IWAE | None = None,
+        prior: nn.Module | None = None,
         backend: str | None = None,
     ) -> None:
         super().__init__()
-        if decoder_variance not in DECODER_VARIANCES:
-            raise ValueError(
-                f"decoder_variance must be one of {', '.join(map(repr, DECODER_VARIANCES))}; "
-                f"got {decoder_variance!r}"
-            )
-        if not isinstance(num_samples, int) or num_samples < 1:
-            raise ValueError(f"num_samples must be an int of at least 1; got {num_samples!r}")
+        one_of("decoder_variance", decoder_variance, DECODER_VARIANCES)
         if not decoder_logvar_min <= functional.LOGVAR_MAX:
             raise ValueError(
                 f"decoder_logvar_min must be at most {functional.LOGVAR_MAX}; "
                 f"got {decoder_logvar_min!r}"
             )
-        self.input_shape = _shape("input_shape", input_shape)
-        self.latent_shape = _shape("latent_dim", latent_dim)
-        hidden = _shape("hidden_dims", hidden_dims) if hidden_dims else ()
+        self.input_shape = _shapes.event_shape("input_shape", input_shape)
+        self.latent_shape = _shapes.event_shape("latent_dim", latent_dim)
+        hidden = _shapes.event_shape("hidden_dims", hidden_dims) if hidden_dims else ()
+        if objective is None:
+            objective = ELBO(num_samples, beta=beta)
+        elif (beta, num_samples) != (1.0, 1):
+            raise ValueError(
+                "beta and num_samples must be given to the objective where there is one; got "
+                f"beta={beta!r} and num_samples={num_samples!r} beside {objective!r}"
+            )
+        elif not isinstance(objective, (ELBO, IWAE)):
+            raise ValueError(f"objective must be an ELBO or an IWAE; got {objective!r}")
+        prior_learns = prior is not None and any(p.requires_grad for p in prior.parameters())
+        objective.check_model(self.latent_shape, prior_learns, decoder_variance)
         self.decoder_variance = decoder_variance
         self.decoder_logvar_min = decoder_logvar_min
-        self.num_samples = num_samples
         self.backend = backend
-        # A tensor and not a number, so that a compiled model does not depend on its value.
-        self.register_buffer("_beta", torch.zeros((), dtype=torch.float64), persistent=False)
-        self._beta_value = 0.0
-        self.beta = beta
+        self.objective = objective
+        self.objective_state = objective.make_state(self.latent_shape)
         if encoder is None:
             encoder = GaussianMLP(self.input_shape, hidden, self.latent_shape, outputs=2)
         if decoder is None:
@@ -137,36 +107,54 @@ class FusedVAE(nn.Module):
             decoder = GaussianMLP(self.latent_shape, hidden[::-1], self.input_shape, outputs)
         self.encoder = encoder
         self.decoder = decoder
+        self.prior = prior
         if decoder_variance == "shared":
             self.decoder_logvar = nn.Parameter(torch.zeros(()))
+        elif decoder_variance == "per_feature":
+            self.decoder_logvar = nn.Parameter(torch.zeros(self.input_shape))
+        elif decoder_variance == "optimal":
+            self.squared_error = RunningMean(1.0)
 
     @property
     def beta(self) -> float:
-        """Weight of the KL in the loss."""
-        return self._beta_value
+        """Present weight of the KL in the loss. Setting it ends the objective's schedule."""
+        return self.objective_state.beta.value
 
     @beta.setter
     def beta(self, value: float) -> None:
-        if not (math.isfinite(value) and value >= 0):
-            raise ValueError(f"beta must be finite and at least 0; got {value!r}")
-        self._beta_value = float(value)
-        self._beta.fill_(self._beta_value)
+        # Made for its checks only: compiled code would notice another objective.
+        dataclasses.replace(self.objective, beta=value)
+        self.objective_state.beta.set(value)
 
-    def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> FusedVAE:
-        super()._apply(fn, recurse)
-        # A change of the module's dtype must not round beta.
-        self._beta = torch.full_like(self._beta, self._beta_value, dtype=torch.float64)
-        return self
+    @property
+    def num_samples(self) -> int:
+        """Samples of z a row."""
+        return self.objective.num_samples
+
+    @num_samples.setter
+    def num_samples(self, value: int) -> None:
+        self.objective = dataclasses.replace(self.objective, num_samples=value)
+
+    def set_step(self, step: int) -> None:
+        """Give the objective's schedules their values at optimiser step ``step`` (0, 1, 2, ...).
+
+        They are written into tensors, so that a compiled model is not compiled again.
+        """
+        whole("step", step, 0)
+        self.objective_state.set_step(step)
 
     def encode(self, x: Tensor) -> tuple[Tensor, Tensor]:
         """Mean and log-variance of q(z|x), each ``[N, *latent]``; x is ``[N, *input_shape]``."""
-        self._check_input(x)
-        return _mean_logvar("the encoder", self.encoder(x), self.latent_shape)
+        if not isinstance(x, Tensor):
+            raise TypeError(f"x must be a torch.Tensor; got {type(x).__name__}")
+        _shapes.check_event("x", x, self.input_shape)
+        return _shapes.mean_logvar("the encoder", self.encoder(x), self.latent_shape)
 
     def decode(self, z: Tensor) -> tuple[Tensor, Tensor | None]:
         """Mean and log-variance of p(x|z), ``[..., *input_shape]``; z is ``[..., *latent]``.
 
-        The log-variance is 0-dim where it is shared, and None where it is fixed.
+        The log-variance is ``[*input_shape]`` per feature, 0-dim where it is shared or optimal
+        (of the running mean), and None where it is fixed.
         """
         lead = z.shape[: z.dim() - len(self.latent_shape)]
         if not lead or z.shape[len(lead) :] != self.latent_shape:
@@ -175,17 +163,53 @@ class FusedVAE(nn.Module):
         output = self.decoder(z.flatten(0, len(lead) - 1) if len(lead) > 1 else z)
         logvar: Tensor | None = None
         if self.decoder_variance == "learned":
-            mean, logvar = _mean_logvar("the decoder", output, self.input_shape)
+            mean, logvar = _shapes.mean_logvar("the decoder", output, self.input_shape)
         else:
             mean = output
-            _check_event("the mean of the decoder", mean, self.input_shape)
-            if self.decoder_variance == "shared":
+            _shapes.check_event("the mean of the decoder", mean, self.input_shape)
+            if self.decoder_variance == "optimal":
+                logvar = self._logvar_of(self.squared_error.value(self._wide(mean)))
+            elif self.decoder_variance != "fixed":
                 logvar = self.decoder_logvar
         if len(lead) > 1:
             mean = mean.unflatten(0, lead)
             if self.decoder_variance == "learned" and logvar is not None:
                 logvar = logvar.unflatten(0, lead)
         return mean, logvar
+
+    def decode_for(self, x: Tensor, z: Tensor) -> tuple[Tensor, Tensor | None]:
+        """``decode`` as an objective needs it: in training mode with the variance optimal for x."""
+        mean, logvar = self.decode(z)
+        if self.decoder_variance == "optimal" and self.training:
+            with torch.no_grad():
+                # Constant, and the gradient of the mean loss is exact all the same: at the
+                # variance that minimises it, its derivative by the variance is 0 (and where the
+                # clamp holds, the variance does not change).
+                sums = functional.squared_error(x, mean, backend=self.backend)
+                error = sums.mean() / math.prod(self.input_shape)
+                self.squared_error.update(error)
+                logvar = self._logvar_of(error)
+        return mean, logvar
+
+    def _logvar_of(self, variance: Tensor) -> Tensor:
+        return variance.log().clamp(self.decoder_logvar_min, functional.LOGVAR_MAX)
+
+    @staticmethod
+    def _wide(tensor: Tensor) -> torch.dtype:
+        return torch.promote_types(tensor.dtype, torch.float32)
+
+    def prior_arguments(self) -> dict[str, Any]:
+        """The prior as the ops take it, nothing where it is N(0, I)."""
+        if self.prior is None:
+            return {}
+        mean, logvar = _shapes.pair("the prior", self.prior())
+        for name, value in (("mean", mean), ("logvar", logvar)):
+            if not isinstance(value, Tensor):
+                raise ValueError(
+                    f"the {name} of the prior must be a tensor; got {type(value).__name__}"
+                )
+            broadcasts(f"the {name} of the prior", value, torch.Size(self.latent_shape))
+        return {"prior_mean": mean, "prior_logvar": logvar}
 
     def forward(
         self,
@@ -194,7 +218,7 @@ class FusedVAE(nn.Module):
         eps: Tensor | None = None,
         row_offset: int = 0,
     ) -> VAEOutput:
-        """Negative ELBO of x ``[N, *input_shape]``, and what it is made of.
+        """Loss of x ``[N, *input_shape]``, and what it is made of.
 
         Args:
             x: the batch.
@@ -209,44 +233,45 @@ class FusedVAE(nn.Module):
             TypeError, ValueError: x, seed, eps, or an output of a given network, does not fit.
             BackendUnavailableError: the model's backend cannot run x.
         """
-        posterior_mean, posterior_logvar = self.encode(x)
-        z, kl = functional.sample_kl(
-            posterior_mean,
-            posterior_logvar,
-            num_samples=self.num_samples if self.num_samples > 1 else None,
-            eps=eps,
-            seed=seed,
-            row_offset=row_offset,
-            backend=self.backend,
-        )
-        mean, logvar = self.decode(z)
-        loss, log_likelihood = functional.negative_elbo_terms(
-            x,
-            mean,
-            logvar,
-            kl,
-            beta=self._beta,
-            logvar_min=self.decoder_logvar_min,
-            backend=self.backend,
-        )
-        kl = kl.detach()
-        return VAEOutput(
-            loss=loss,
-            elbo=log_likelihood - kl,
-            log_likelihood=log_likelihood,
-            kl=kl,
-            z=z,
-            posterior_mean=posterior_mean,
-            posterior_logvar=posterior_logvar,
-            mean=mean,
-            logvar=logvar,
-        )
+        return self.objective(self, x, seed, eps, row_offset)
+
+    def log_likelihood(
+        self,
+        x: Tensor,
+        num_samples: int = 5000,
+        *,
+        chunk: int | None = None,
+        seed: int | Tensor | None = None,
+        row_offset: int = 0,
+    ) -> Tensor:
+        r"""ln p(x) of each row by importance sampling, without gradients.
+
+        .. math:: \ln \frac{1}{K} Σ_k p(x|z_k) p(z_k) / q(z_k|x), \quad z_k \sim q(z|x)
+
+        A lower bound in expectation, which rises with K to ln p(x).
+
+        Args:
+            x: ``[N, *input_shape]``.
+            num_samples: K.
+            chunk: how many samples are decoded at once, which decides about memory, and beyond
+                rounding not about the result; None: as many as have about 4 million elements.
+            seed, row_offset: as in ``forward``.
+
+        Returns:
+            ``[N]`` in nats, float64.
+
+        Raises:
+            TypeError, ValueError, BackendUnavailableError: as ``forward``.
+
+        Source: Burda, Grosse & Salakhutdinov 2016, "Importance weighted autoencoders".
+        """
+        return log_likelihood(self, x, num_samples, chunk, seed, row_offset)
 
     @torch.no_grad()
     def sample(
         self, num: int, *, seed: int | Tensor | None = None, add_noise: bool = False
     ) -> Tensor:
-        """New x from the prior: z ~ N(0, I), then the mean of p(x|z), ``[num, *input_shape]``.
+        """New x: z from the prior, then the mean of p(x|z), ``[num, *input_shape]``.
 
         Args:
             num: how many.
@@ -256,19 +281,19 @@ class FusedVAE(nn.Module):
         if not isinstance(num, int) or num < 0:
             raise ValueError(f"num must be an int of at least 0; got {num!r}")
         reference = next(self.parameters())
-        zeros = torch.zeros((), dtype=reference.dtype, device=reference.device).expand(
-            num, *self.latent_shape
-        )
-        z, _ = functional.sample_kl(zeros, zeros, seed=seed, backend=self.backend)
-        mean, logvar = self.decode(z)
+        zero = torch.zeros((), dtype=reference.dtype, device=reference.device)
+        prior = self.prior_arguments() or {"prior_mean": zero, "prior_logvar": zero}
+        mean, logvar = (p.to(zero.dtype).expand(num, *self.latent_shape) for p in prior.values())
+        z, *_ = functional.sample_kl(mean, logvar, seed=seed, backend=self.backend)
+        mean, decoded = self.decode(z)
         if not add_noise:
             return mean
         logvar_min = self.decoder_logvar_min
-        if logvar is None:  # unit variance, which has no clamp
-            logvar, logvar_min = mean.new_zeros(()), functional.LOGVAR_MIN
+        if decoded is None:  # unit variance, which has no clamp
+            decoded, logvar_min = mean.new_zeros(()), functional.LOGVAR_MIN
         # The rows behind those of z: other noise than theirs from the same seed.
-        x, _ = functional.sample_kl(
-            mean, logvar, seed=seed, row_offset=num * math.prod(self.latent_shape),
+        x, *_ = functional.sample_kl(
+            mean, decoded, seed=seed, row_offset=num * math.prod(self.latent_shape),
             logvar_min=logvar_min, backend=self.backend,
         )  # fmt: skip
         return x
@@ -278,15 +303,11 @@ class FusedVAE(nn.Module):
         """Mean of p(x|z) at the posterior mean of each row of x, ``[N, *input_shape]``."""
         return self.decode(self.encode(x)[0])[0]
 
-    def _check_input(self, x: Tensor) -> None:
-        if not isinstance(x, Tensor):
-            raise TypeError(f"x must be a torch.Tensor; got {type(x).__name__}")
-        _check_event("x", x, self.input_shape)
-
     def extra_repr(self) -> str:
         return (
             f"input_shape={self.input_shape}, latent_shape={self.latent_shape}, "
             f"decoder_variance={self.decoder_variance!r}, "
             f"decoder_logvar_min={self.decoder_logvar_min}, beta={self.beta}, "
-            f"num_samples={self.num_samples}, backend={self.backend!r}"
+            f"num_samples={self.num_samples}, objective={self.objective}, "
+            f"backend={self.backend!r}"
         )

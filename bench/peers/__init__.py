@@ -21,11 +21,13 @@ from vae_fast import FusedVAE
 Function = Callable[..., tuple[Tensor, ...]]
 
 OURS, EAGER, COMPILED = "vae_fast", "eager", "compiled"
+UNCONTROLLED = "without free bits"
 
 _SAMPLE = ("sample_kl", "packed_sample_kl")
 _DENSITIES = ("gaussian_kl", "gaussian_log_likelihood", "negative_elbo")
 _LOSSES = ("elbo", "unit_negative_elbo")
-OP_NAMES = (*_SAMPLE, *_DENSITIES, *_LOSSES, "noise")
+_ESTIMATORS = ("free_bits_sample_kl", "iwae", "score_function")
+OP_NAMES = (*_SAMPLE, *_DENSITIES, *_LOSSES, *_ESTIMATORS, "noise")
 STEP_NAMES = ("mlp784", "mlp784_unit", "mlp784_8_samples", "conv64", "tabular20000")
 _EVERYTHING = (*OP_NAMES, *STEP_NAMES)
 
@@ -54,7 +56,12 @@ PEERS = (
     Peer(COMPILED, "compiled", _EVERYTHING),
     _compiled("max-autotune"),
     _compiled("reduce-overhead"),
-    Peer("torch.distributions", "distributions", (*_SAMPLE, *_DENSITIES, *_LOSSES)),
+    Peer(UNCONTROLLED, "uncontrolled", ("free_bits_sample_kl",)),
+    Peer(
+        "torch.distributions",
+        "distributions",
+        (*_SAMPLE, *_DENSITIES, *_LOSSES, "iwae", "score_function"),
+    ),
     Peer("GaussianNLLLoss", "gaussian_nll", ("gaussian_log_likelihood", "negative_elbo")),
     Peer("diffusers", "diffusers", ("packed_sample_kl",), "diffusers"),
     Peer("pythae", "pythae", ("unit_negative_elbo", "mlp784_unit"), "pythae"),

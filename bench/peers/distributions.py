@@ -5,6 +5,7 @@ Without the validation of arguments, which is on by default and reads every tens
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 
 import torch
@@ -67,6 +68,23 @@ def unit_negative_elbo(
     return (kl - Independent(likelihood, 1, validate_args=False).log_prob(x)).mean()
 
 
+def _standard(like: Tensor) -> Independent[Normal]:
+    zero, one = like.new_zeros(()).expand_as(like), like.new_ones(()).expand_as(like)
+    return Independent(Normal(zero, one, validate_args=False), 1, validate_args=False)
+
+
+def iwae(mean: Tensor, logvar: Tensor, log_likelihood: Tensor) -> tuple[Tensor, Tensor]:
+    posterior = _gaussian(mean, logvar)
+    z = posterior.rsample(log_likelihood.shape[:1])
+    log_weights = log_likelihood + _standard(mean).log_prob(z) - posterior.log_prob(z)
+    return z, torch.logsumexp(log_weights, 0) - math.log(len(log_likelihood))
+
+
+def score_function(signal: Tensor, z: Tensor, mean: Tensor, logvar: Tensor) -> Tensor:
+    log_density = _gaussian(mean, logvar).log_prob(z)
+    return signal + signal * (log_density - log_density.detach())
+
+
 def functions(setting: Setting) -> Mapping[str, Function]:
     return {
         "sample_kl": sample_kl,
@@ -76,4 +94,6 @@ def functions(setting: Setting) -> Mapping[str, Function]:
         "negative_elbo": alone(negative_elbo),
         "elbo": elbo,
         "unit_negative_elbo": alone(unit_negative_elbo),
+        "iwae": iwae,
+        "score_function": alone(score_function),
     }

@@ -78,6 +78,33 @@ def unit_negative_elbo(
     return (kl - unit_log_likelihood(x, mean)).mean()
 
 
+def free_bits_sample_kl(mean: Tensor, logvar: Tensor) -> tuple[Tensor, Tensor]:
+    """``sample_kl`` with at least 0 nats for each element."""
+    logvar = logvar.clamp(LOGVAR_MIN, LOGVAR_MAX)
+    std = torch.exp(0.5 * logvar)
+    z = mean + std * torch.randn_like(std)
+    kl = -0.5 * (1 + logvar - mean.pow(2) - logvar.exp())
+    return z, kl.clamp(min=0.0).sum(-1)
+
+
+def iwae(mean: Tensor, logvar: Tensor, log_likelihood: Tensor) -> tuple[Tensor, Tensor]:
+    """Samples [K, N, D] and the importance-weighted bound [N]; log_likelihood is [K, N]."""
+    logvar = logvar.clamp(LOGVAR_MIN, LOGVAR_MAX)
+    eps = torch.randn((len(log_likelihood), *mean.shape), dtype=mean.dtype, device=mean.device)
+    z = mean + torch.exp(0.5 * logvar) * eps
+    log_ratio = 0.5 * (eps.pow(2) + logvar - z.pow(2)).sum(-1)
+    bound = torch.logsumexp(log_likelihood + log_ratio, 0) - math.log(len(log_likelihood))
+    return z, bound
+
+
+def score_function(signal: Tensor, z: Tensor, mean: Tensor, logvar: Tensor) -> Tensor:
+    """The signal [K, N], and with it the gradient of its expectation over z ~ q."""
+    logvar = logvar.clamp(LOGVAR_MIN, LOGVAR_MAX)
+    distance = (z - mean) * torch.exp(-0.5 * logvar)
+    log_density = -0.5 * (LOG_2PI + logvar + distance.pow(2)).sum(-1)
+    return signal + signal * (log_density - log_density.detach())
+
+
 def noise(like: Tensor) -> Tensor:
     return torch.randn_like(like)
 
@@ -95,6 +122,9 @@ FUNCTIONS: Mapping[str, Function] = {
     "negative_elbo": alone(negative_elbo),
     "elbo": elbo,
     "unit_negative_elbo": alone(unit_negative_elbo),
+    "free_bits_sample_kl": free_bits_sample_kl,
+    "iwae": iwae,
+    "score_function": alone(score_function),
     "noise": alone(noise),
 }
 

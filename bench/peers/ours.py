@@ -9,6 +9,7 @@ from torch import Tensor, nn
 
 import vae_fast.functional as F
 from bench.device import Setting
+from bench.ops import SEED
 from bench.peers import Function
 from vae_fast import FusedVAE
 
@@ -44,12 +45,30 @@ def functions(setting: Setting) -> Mapping[str, Function]:
         kl = F.gaussian_kl(posterior_mean, posterior_logvar, backend=backend)
         return (F.negative_elbo(x, mean, None, kl, backend=backend),)
 
+    def free_bits_sample_kl(mean: Tensor, logvar: Tensor) -> tuple[Tensor, ...]:
+        return F.sample_kl(mean, logvar, free_bits=0.0, backend=backend)
+
+    def iwae(mean: Tensor, logvar: Tensor, log_likelihood: Tensor) -> tuple[Tensor, Tensor]:
+        z, log_ratio = F.sample_log_weights(
+            mean, logvar, num_samples=len(log_likelihood), backend=backend
+        )
+        bound, _ = F.importance_weighted_elbo(log_likelihood + log_ratio, backend=backend)
+        return z, bound
+
+    def score_function(signal: Tensor, z: Tensor, mean: Tensor, logvar: Tensor) -> tuple[Tensor]:
+        # z is that of the seed, and is made again instead of read.
+        return (
+            F.score_function(
+                signal, mean, logvar, num_samples=len(signal), seed=SEED, backend=backend
+            ),
+        )
+
     def noise(like: Tensor) -> tuple[Tensor]:
         return (F.noise(like.shape, seed=1, dtype=like.dtype, device=like.device, backend=backend),)
 
     ops = (
         sample_kl, packed_sample_kl, gaussian_kl, gaussian_log_likelihood, negative_elbo, elbo,
-        unit_negative_elbo, noise,
+        unit_negative_elbo, free_bits_sample_kl, iwae, score_function, noise,
     )  # fmt: skip
     return {op.__name__: op for op in ops}
 

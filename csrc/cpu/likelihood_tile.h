@@ -48,7 +48,7 @@ class LikelihoodTile {
            LikelihoodSinks<T>* sinks) const {
     Buffer<T> buffers[3];
     Sink<T>* sink[3] = {};
-    T* to[3] = {};
+    Target<T> to[3];
     if (sinks != nullptr) {
       Sink<T>* all[3] = {&sinks->x, &sinks->mean, &sinks->logvar};
       for (int k = 0; k < 3; ++k) {
@@ -63,15 +63,15 @@ class LikelihoodTile {
       const LogDensity<Lanes<T>> density(get(x_at_ + i, lanes), get(mean_at_ + i, lanes), v);
       if (value) put(value + i, lanes, density.value());
       const Lanes<T> scale = g_at ? get(g_at + i, lanes) : Lanes<T>(g);
-      if (to[0]) put(to[0] + i, lanes, -density.grad_mean(scale));
-      if (to[1]) put(to[1] + i, lanes, density.grad_mean(scale));
+      if (to[0]) to[0].put(i, lanes, -density.grad_mean(scale));
+      if (to[1]) to[1].put(i, lanes, density.grad_mean(scale));
       if (to[2]) {
         const Lanes<T> gradient = density.grad_logvar(Lanes<T>(T(0.5)) * scale);
-        put(to[2] + i, lanes, bounds_.gate(raw, v, gradient));
+        to[2].put(i, lanes, bounds_.gate(raw, v, gradient));
       }
     });
     for (int k = 0; k < 3; ++k)
-      if (sink[k] != nullptr) sink[k]->take(tile, group, to[k]);
+      if (sink[k] != nullptr) sink[k]->take(tile, group, to[k].at);
   }
 
  private:

@@ -10,6 +10,7 @@ template <class T>
 void forward(const SampleKLArgs& args, int threads) {
   const Tiling tiling(args.shape, args.samples);
   const int64_t plane = args.shape.rows * args.shape.cols;
+  const bool streams = tiling.streams(args.samples);
   const bool in_place = args.z.dtype == kDTypeOf<T>;
   Sink<T> kl(args.kl, tiling), dims(args.dims, tiling);
   for_each_tile(tiling, threads, dims.by_column(), [&](const Tile& tile, int64_t group) {
@@ -21,9 +22,10 @@ void forward(const SampleKLArgs& args, int threads) {
     for (int64_t sample = 0; sample < args.samples; ++sample) {
       const T* eps = noise_of(args, sample, tile, noise);
       const int64_t start = sample * plane + tile.start;
-      T* z = in_place ? static_cast<T*>(args.z.data) + start : z_buffer.data;
+      Target<T> z{z_buffer.data};
+      if (in_place) z = target_at(static_cast<T*>(args.z.data) + start, streams);
       const auto draw = [&](int i, int lanes, Lanes<T> deviation) VF_INLINE {
-        put(z + i, lanes, math::fma(deviation, get(eps + i, lanes), get(in.mean + i, lanes)));
+        z.put(i, lanes, math::fma(deviation, get(eps + i, lanes), get(in.mean + i, lanes)));
       };
       if (sample > 0) {
         for_each_vector<T>(
@@ -36,10 +38,7 @@ void forward(const SampleKLArgs& args, int threads) {
       } else {
         in.forward(kl_buffer.data, draw);
       }
-      if (!in_place) {
-        with_element(args.z.dtype, args.z.data,
-                     [&](auto* p) { narrow_run(z, p + start, tile.count); });
-      }
+      if (!in_place) write_run(z.at, args.z, start, tile.count, streams);
     }
     raise_to_floor(args.control, kl_buffer.data, tile.count);
     kl.take(tile, group, kl_buffer.data);

@@ -65,13 +65,13 @@ void forward(const SampleLogWeightsArgs& args, int threads) {
     for (int64_t sample = 0; sample < args.samples; ++sample) {
       const T* eps = noise_of(args, sample, tile, noise);
       const Tile place = tiling.of_sample(tile, sample);
-      T* to = z.target(place, z_buffer.data);
+      const Target<T> to = z.target(place, z_buffer.data);
       for_each_vector<T>(tile.count, [&](int i, int lanes) VF_INLINE {
         const Lanes<T> e = get(eps + i, lanes), at = shared.z(i, lanes, e);
-        put(to + i, lanes, at);
+        to.put(i, lanes, at);
         put(ratios.data + i, lanes, shared.ratio(i, lanes).value(at, e));
       });
-      z.take(place, group, to);
+      z.take(place, group, to.at);
       log_ratio.take(place, group, ratios.data);
     }
   });
@@ -135,27 +135,27 @@ void backward(const SampleLogWeightsBackwardArgs& args, int threads) {
       });
     }
     Sink<T>* sink[4] = {&sinks.mean, &sinks.logvar, &sinks.prior_mean, &sinks.prior_logvar};
-    T* to[4];
+    Target<T> to[4];
     for (int k = 0; k < 4; ++k) to[k] = sink[k]->target(tile, outputs[k].data);
     for_each_vector<T>(tile.count, [&](int i, int lanes) VF_INLINE {
-      if (sinks.mean.wanted()) put(to[0] + i, lanes, get(sums.path.data + i, lanes));
+      if (sinks.mean.wanted()) to[0].put(i, lanes, get(sums.path.data + i, lanes));
       if (sinks.logvar.wanted()) {
         V slope = shared.root(i, lanes) * get(sums.slope.data + i, lanes);
         if (with_ratio && !args.path_only) slope = slope + get(sums.upstream.data + i, lanes);
-        put(to[1] + i, lanes, in.gate_logvar(i, lanes, V(T(0.5)) * slope));
+        to[1].put(i, lanes, in.gate_logvar(i, lanes, V(T(0.5)) * slope));
       }
       if constexpr (General) {
         const V nothing(T(0));
         if (sinks.prior_mean.wanted())
-          put(to[2] + i, lanes, with_ratio ? get(sums.prior_mean.data + i, lanes) : nothing);
+          to[2].put(i, lanes, with_ratio ? get(sums.prior_mean.data + i, lanes) : nothing);
         if (sinks.prior_logvar.wanted()) {
           const V sum = with_ratio ? get(sums.prior_logvar.data + i, lanes) : nothing;
-          put(to[3] + i, lanes, in.gate_prior_logvar(i, lanes, sum));
+          to[3].put(i, lanes, in.gate_prior_logvar(i, lanes, sum));
         }
       }
     });
     for (int k = 0; k < 4; ++k)
-      if (sink[k]->wanted()) sink[k]->take(tile, group, to[k]);
+      if (sink[k]->wanted()) sink[k]->take(tile, group, to[k].at);
   });
   sinks.finish();
 }

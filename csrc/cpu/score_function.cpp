@@ -29,16 +29,16 @@ void backward(const ScoreFunctionArgs& args, int threads) {
       });
     }
     const T* raw_at = read(args.inputs.logvar, tile.start, tile.count, raw_buffer.data);
-    T* to_mean = mean.target(tile, buffers[0].data);
-    T* to_logvar = logvar.target(tile, buffers[1].data);
+    const Target<T> to_mean = mean.target(tile, buffers[0].data);
+    const Target<T> to_logvar = logvar.target(tile, buffers[1].data);
     for_each_vector<T>(tile.count, [&](int i, int lanes) VF_INLINE {
       const Score<Lanes<T>> score{get(linear.data + i, lanes), get(excess.data + i, lanes)};
       const Lanes<T> raw = get(raw_at + i, lanes), v = bounds.clamp(raw);
-      if (mean.wanted()) put(to_mean + i, lanes, score.grad_mean(v));
-      if (logvar.wanted()) put(to_logvar + i, lanes, bounds.gate(raw, v, score.grad_logvar()));
+      if (mean.wanted()) to_mean.put(i, lanes, score.grad_mean(v));
+      if (logvar.wanted()) to_logvar.put(i, lanes, bounds.gate(raw, v, score.grad_logvar()));
     });
-    if (mean.wanted()) mean.take(tile, group, to_mean);
-    if (logvar.wanted()) logvar.take(tile, group, to_logvar);
+    if (mean.wanted()) mean.take(tile, group, to_mean.at);
+    if (logvar.wanted()) logvar.take(tile, group, to_logvar.at);
   });
   mean.finish();
   logvar.finish();

@@ -13,7 +13,11 @@ class Sink {
   // own_sums: the caller reads the rows' sums by row_sum and writes the output itself.
   Sink(const Output& output, const Tiling& tiling, bool own_sums = false)
       : output_(output), tiling_(tiling) {
-    if (!wanted() || output.reduction == Reduction::full) return;
+    if (!wanted()) return;
+    if (output.reduction == Reduction::full) {
+      streams_ = tiling.streams();
+      return;
+    }
     const Shape shape = tiling.shape();
     in_output_ = !own_sums && output.reduction == Reduction::row && output.dtype == kDTypeOf<T> &&
                  tiling.tiles_per_row() == 1 && shape.cols > 0;
@@ -38,18 +42,16 @@ class Sink {
   bool by_column() const { return wanted() && output_.reduction == Reduction::column; }
 
   // Where the kernel writes the tile's values: the output itself, or buffer.
-  T* target(const Tile& tile, T* buffer) const {
-    const bool in_place = output_.reduction == Reduction::full && output_.dtype == kDTypeOf<T>;
-    return in_place ? static_cast<T*>(output_.data) + tile.start : buffer;
+  Target<T> target(const Tile& tile, T* buffer) const {
+    if (!in_place()) return {buffer};
+    return target_at(static_cast<T*>(output_.data) + tile.start, streams_);
   }
 
-  // Takes the values that the kernel has written to target(tile).
+  // Takes the values that the kernel has written to target(tile), which begin there.
   void take(const Tile& tile, int64_t group, const T* values) {
     switch (output_.reduction) {
       case Reduction::full:
-        if (output_.dtype == kDTypeOf<T>) return;
-        with_element(output_.dtype, output_.data,
-                     [&](auto* p) { narrow_run(values, p + tile.start, tile.count); });
+        if (!in_place()) write_run(values, output_, tile.start, tile.count, streams_);
         return;
       case Reduction::column: {
         const int64_t cols = tiling_.shape().cols;
@@ -95,6 +97,10 @@ class Sink {
   }
 
  private:
+  bool in_place() const {
+    return output_.reduction == Reduction::full && output_.dtype == kDTypeOf<T>;
+  }
+
   template <class S>
   static S* allocate(int64_t count) {
     auto* memory = static_cast<S*>(std::calloc(count ? count : 1, sizeof(S)));
@@ -114,6 +120,7 @@ class Sink {
   T* sums_ = nullptr;  // of a row, or of a part of one
   // Of a column in a group of rows: in double, since one goes over any number of rows in turn.
   double* column_sums_ = nullptr;
+  bool streams_ = false;    // whether the output is written past the caches
   bool in_output_ = false;  // whether the output itself holds sums_
 };
 

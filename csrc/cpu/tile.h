@@ -10,6 +10,7 @@
 #include <cstdlib>
 
 #include "cpu/convert.h"
+#include "cpu/stream.h"
 
 namespace vae_fast::VF_ISA {
 
@@ -44,6 +45,10 @@ class Tiling {
   int64_t tiles_per_row() const { return tiles_per_row_; }  // 1 where a tile has whole rows
   Shape shape() const { return shape_; }
   int64_t work() const { return samples_ * shape_.rows * shape_.cols; }
+  // Whether results of so many samples are written past the caches.
+  bool streams(int64_t samples = 1) const {
+    return samples * shape_.rows * shape_.cols >= kStreamElements;
+  }
 
   // Into how many groups of rows a sum over rows is cut: enough pieces for the threads, and no
   // more, since each keeps a sum a column.
@@ -102,10 +107,15 @@ inline void for_each_tile(const Tiling& tiling, int threads, bool by_column, F&&
   const int64_t chunks = groups * across;
   if (threads <= 1) {
     for (int64_t chunk = 0; chunk < chunks; ++chunk) run(chunk);
+    end_of_stream();
     return;
   }
-#pragma omp parallel for num_threads(threads) schedule(static)
-  for (int64_t chunk = 0; chunk < chunks; ++chunk) run(chunk);
+#pragma omp parallel num_threads(threads)
+  {
+#pragma omp for schedule(static) nowait
+    for (int64_t chunk = 0; chunk < chunks; ++chunk) run(chunk);
+    end_of_stream();
+  }
 }
 
 // Calls f(i, lanes) for i = 0, kWidth, ...: lanes is the width, or what is left at the end. The
@@ -124,6 +134,27 @@ VF_FN void put(float* p, int lanes, F32 a) {
   lanes == kWidth ? store(p, a) : store_part(p, lanes, a);
 }
 VF_FN void put(double* p, int, double a) { *p = a; }
+
+// Where a kernel writes the values of a tile.
+template <class T>
+struct Target {
+  T* at = nullptr;       // null: nowhere
+  bool streams = false;  // past the caches; at is a multiple of a vector's size then
+
+  VF_FN explicit operator bool() const { return at != nullptr; }
+  VF_FN void put(int i, int lanes, Lanes<T> a) const {
+    if (streams && lanes == LanesOf<T>::width) {
+      stream(at + i, a);
+    } else {
+      VF_ISA::put(at + i, lanes, a);
+    }
+  }
+};
+
+template <class T>
+VF_FN Target<T> target_at(T* at, bool streams) {
+  return {at, streams && reinterpret_cast<uintptr_t>(at) % kLine == 0};
+}
 
 // Working memory of a tile.
 template <class T>
@@ -161,6 +192,18 @@ inline void gather(const Operand& a, const S* data, int64_t start, int count, T*
       offset += a.strides[d - 1] - a.sizes[d] * a.strides[d];
     }
   }
+}
+
+// Writes values from element start of an output on, in its dtype.
+template <class T>
+inline void write_run(const T* values, const Output& output, int64_t start, int count,
+                      bool streams) {
+  with_element(output.dtype, output.data, [&](auto* p) {
+    if (!streams) return narrow_run(values, p + start, count);
+    alignas(kLine) std::remove_pointer_t<decltype(p)> narrow[kTile];
+    narrow_run(values, narrow, count);
+    stream_run(narrow, p + start, count);
+  });
 }
 
 // The elements of an operand from start on, in place where they can be read so, else in buffer.

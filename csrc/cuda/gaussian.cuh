@@ -2,21 +2,11 @@
 #pragma once
 
 #include "common/gaussian.h"
+#include "common/log_ratio.h"
 #include "cuda/plan.h"
-#include "cuda/random.cuh"
+#include "cuda/sample.cuh"
 
 namespace vae_fast::device {
-
-// What the forms of the kernels differ in.
-template <class S_, int kPack_, bool kGeneral_, bool kAdjacent_>
-struct Form {
-  using S = S_;
-  using T = Compute<S>;
-  static constexpr int kPack = kPack_;                 // elements a thread works on at a time
-  static constexpr bool kGeneral = kGeneral_;          // a prior other than N(0, 1)
-  static constexpr bool kAdjacent = kAdjacent_;        // every input: of S, and adjacent in a row
-  static constexpr int kGradients = kGeneral ? 3 : 1;  // that may be sums
-};
 
 // Blocks that are to fit on a multiprocessor: what keeps enough loads on their way, and registers
 // for all that a thread has at hand.
@@ -25,6 +15,7 @@ constexpr int gaussian_blocks() {
   if (sizeof(typename F::S) == 8) return 1;
   if (!F::kAdjacent) return kSample && kBackward ? 1 : 2;
   if (kSample) return F::kGeneral && F::kPack == 8 ? 1 : 2;
+  if (!F::kGeneral && F::kPack == 4) return 4;
   return (F::kGeneral ? 3 : 4) - (kBackward ? 1 : 0);
 }
 
@@ -72,6 +63,16 @@ class Gaussian {
     const T p_v = inputs_.prior_logvar.data == nullptr ? T(0) : clamp(prior_logvar[i]);
     return GeneralKL<T>(mean[i], clamp(logvar[i]), prior_mean[i], p_v);
   }
+  // What the log-ratio of prior to posterior needs of both, whatever the sample.
+  __device__ __forceinline__ LogRatio<T, F::kGeneral> ratio(int i) const {
+    const T v = clamp(logvar[i]);
+    if constexpr (F::kGeneral) {
+      const T p_v = inputs_.prior_logvar.data == nullptr ? T(0) : clamp(prior_logvar[i]);
+      return {v, prior_mean[i], p_v};
+    } else {
+      return {v};
+    }
+  }
 
  private:
   const GaussianInputs& inputs_;
@@ -80,6 +81,7 @@ class Gaussian {
 
 struct GaussianForward {
   SampleKLArgs args;
+  bool floored;  // whether there is one for the KL of an element
   Walk walk;
   Sum kl[1];
 };
@@ -91,8 +93,8 @@ class GaussianForwardBody {
   using T = typename F::T;
   static constexpr int P = F::kPack;
 
-  __device__ __forceinline__ explicit GaussianForwardBody(const SampleKLArgs& args)
-      : args_(args), in_(args.inputs), seed_(kSample ? seed_of(args.noise) : 0) {}
+  __device__ __forceinline__ explicit GaussianForwardBody(const GaussianForward& call)
+      : call_(call), args_(call.args), in_(call.args.inputs), noise_(call.args, kSample) {}
 
   __device__ __forceinline__ int enter(Place at) {
     row_ = at.row;
@@ -116,6 +118,11 @@ class GaussianForwardBody {
       }
       kl[0][i] = value;
     }
+    if (call_.floored) {
+      const T floor = static_cast<T>(args_.control.floor);
+#pragma unroll
+      for (int i = 0; i < P; ++i) kl[0][i] = with_floor(kl[0][i], floor);
+    }
     zero_outside(span, kl[0]);
     if constexpr (kSample) sample(span, root);
   }
@@ -123,34 +130,26 @@ class GaussianForwardBody {
  private:
   __device__ __forceinline__ void sample(const Span& span, const T (&root)[P]) {
     const Problem& shape = args_.shape;
-    const int64_t row_start = row_ * shape.cols;
-    const uint64_t element = element_at(args_.noise, shape.cols, row_, span.start);
     for (int64_t sample = 0; sample < shape.samples; ++sample) {
       T eps[P];
-      if (args_.eps.data != nullptr) {
-        Input<T, S, P, F::kAdjacent> given;
-        given.enter(args_.eps, {sample, row_});
-        fetch(span, given);
-#pragma unroll
-        for (int i = 0; i < P; ++i) eps[i] = given[i];
-      } else {
-        make_noise(seed_, element, static_cast<uint32_t>(sample), eps);
-      }
+      noise_.make(span, {sample, row_}, eps);
 #pragma unroll
       for (int i = 0; i < P; ++i) eps[i] = math::fma(root[i], eps[i], in_.mean[i]);
-      store<S, F::kAdjacent>(args_.z, sample * shape.rows * shape.cols + row_start, span, eps);
+      store<S, F::kAdjacent>(args_.z, (sample * shape.rows + row_) * shape.cols, span, eps);
     }
   }
 
+  const GaussianForward& call_;
   const SampleKLArgs& args_;
   Gaussian<F> in_;
-  uint64_t seed_;
+  SampleNoise<F, SampleKLArgs> noise_;
   int64_t row_ = 0;
 };
 
 template <int kSums>
 struct GaussianBackward {
   SampleKLBackwardArgs args;
+  bool controlled;  // whether the KL of an element is more than a term of its row's
   Walk walk;
   Sum sums[kSums];  // of the gradients of logvar and, with a prior, of prior_mean and prior_logvar
 };
@@ -162,16 +161,17 @@ class GaussianBackwardBody {
   using T = typename F::T;
   static constexpr int P = F::kPack;
 
-  __device__ __forceinline__ explicit GaussianBackwardBody(const SampleKLBackwardArgs& args)
+  __device__ __forceinline__ GaussianBackwardBody(const SampleKLBackwardArgs& args, bool controlled)
       : args_(args),
         in_(args.inputs),
-        with_kl_(args.grad_kl.data != nullptr),
+        with_kl_(args.grad_kl.data != nullptr || args.grad_dims.data != nullptr),
+        controlled_(controlled),
         through_z_(kSample && args.grad_z.data != nullptr),
-        seed_(kSample ? seed_of(args.noise) : 0) {}
+        noise_(args, kSample) {}
 
   __device__ __forceinline__ int enter(Place at) {
     row_ = at.row;
-    if (with_kl_)
+    if (args_.grad_kl.data != nullptr)
       grad_kl_ = static_cast<const T*>(args_.grad_kl.data)[row_ * args_.grad_kl.row_stride];
     return in_.enter(at);
   }
@@ -183,36 +183,10 @@ class GaussianBackwardBody {
       if (through_z_) samples(span, sum, product);
     }
     T g_mean[P];
-#pragma unroll
-    for (int i = 0; i < P; ++i) {
-      const T raw = in_.logvar[i], v = in_.clamp(raw);
-      T g_logvar = T(0), root;
-      g_mean[i] = T(0);
-      if constexpr (F::kGeneral) {
-        const GeneralKL<T> kl = in_.general(i);
-        root = kSample ? math::exp(T(0.5) * v) : T(0);
-        if (with_kl_) {
-          g_mean[i] = grad_kl_ * kl.grad_mean();
-          g_logvar = grad_kl_ * kl.grad_logvar();
-        }
-        const T g_prior_logvar = in_.gate(in_.prior_logvar[i], grad_kl_ * kl.grad_prior_logvar());
-        gradients[1][i] = with_kl_ ? grad_kl_ * kl.grad_prior_mean() : T(0);
-        gradients[2][i] = with_kl_ ? g_prior_logvar : T(0);
-      } else {
-        const auto e = math::exp_half(v);
-        root = e.root;
-        if (with_kl_) {
-          g_mean[i] = grad_kl_ * StandardKL<T>::grad_mean(in_.mean[i]);
-          g_logvar = grad_kl_ * StandardKL<T>::grad_logvar(e.expm1);
-        }
-      }
-      // A term whose upstream gradient is absent is left out, not multiplied by zero: it may be
-      // infinite.
-      if (through_z_) {
-        g_mean[i] += sum[i];
-        g_logvar += T(0.5) * root * product[i];
-      }
-      gradients[0][i] = in_.gate(raw, g_logvar);
+    if (controlled_) {
+      elements<true>(span, sum, product, g_mean, gradients);
+    } else {
+      elements<false>(span, sum, product, g_mean, gradients);
     }
 #pragma unroll
     for (int j = 0; j < F::kGradients; ++j) zero_outside(span, gradients[j]);
@@ -226,26 +200,74 @@ class GaussianBackwardBody {
   }
 
  private:
+  // kControl: with all that may be done to the KL of an element.
+  template <bool kControl>
+  __device__ __forceinline__ void elements(const Span& span, const T (&sum)[P],
+                                           const T (&product)[P], T (&g_mean)[P],
+                                           T (&gradients)[F::kGradients][P]) const {
+    Input<T, T, P, false> grad_dims;
+    T floor, posterior, prior;
+    if constexpr (kControl) {
+      grad_dims.enter(args_.grad_dims, {0, 0});
+      fetch(span, grad_dims);
+      floor = static_cast<T>(args_.control.floor);
+      posterior = static_cast<T>(args_.control.posterior_weight);
+      prior = static_cast<T>(args_.control.prior_weight);
+    }
+#pragma unroll
+    for (int i = 0; i < P; ++i) {
+      const T raw = in_.logvar[i], v = in_.clamp(raw);
+      T g_logvar = T(0), root;
+      g_mean[i] = T(0);
+      if constexpr (F::kGeneral) {
+        const GeneralKL<T> kl = in_.general(i);
+        root = kSample ? math::exp(T(0.5) * v) : T(0);
+        T g = grad_kl_, g_prior = grad_kl_;
+        if constexpr (kControl) {
+          const T above = above_floor(kl.value(), floor, grad_kl_ + grad_dims[i]);
+          g = posterior * above, g_prior = prior * above;
+        }
+        if (with_kl_) {
+          g_mean[i] = g * kl.grad_mean();
+          g_logvar = g * kl.grad_logvar();
+        }
+        const T g_prior_logvar = in_.gate(in_.prior_logvar[i], g_prior * kl.grad_prior_logvar());
+        gradients[1][i] = with_kl_ ? g_prior * kl.grad_prior_mean() : T(0);
+        gradients[2][i] = with_kl_ ? g_prior_logvar : T(0);
+      } else {
+        const auto e = math::exp_half(v);
+        root = e.root;
+        T g = grad_kl_;
+        if constexpr (kControl) {
+          const T value = StandardKL<T>::value(in_.mean[i], e.expm1_minus);
+          g = posterior * above_floor(value, floor, grad_kl_ + grad_dims[i]);
+        }
+        if (with_kl_) {
+          g_mean[i] = g * StandardKL<T>::grad_mean(in_.mean[i]);
+          g_logvar = g * StandardKL<T>::grad_logvar(e.expm1);
+        }
+      }
+      // A term whose upstream gradient is absent is left out, not multiplied by zero: it may be
+      // infinite.
+      if (through_z_) {
+        g_mean[i] += sum[i];
+        g_logvar += T(0.5) * root * product[i];
+      }
+      gradients[0][i] = in_.gate(raw, g_logvar);
+    }
+  }
+
   __device__ __forceinline__ void write(const Output& out, const Span& span, const T (&values)[P]) {
     if (out.data != nullptr && out.reduction == Reduction::full)
       store<S, F::kAdjacent>(out, row_ * args_.shape.cols, span, values);
   }
 
   __device__ __forceinline__ void samples(const Span& span, T (&sum)[P], T (&product)[P]) {
-    const uint64_t element = element_at(args_.noise, args_.shape.cols, row_, span.start);
     for (int64_t sample = 0; sample < args_.shape.samples; ++sample) {
-      Input<T, S, P, F::kAdjacent> grad, given;
+      Input<T, S, P, F::kAdjacent> grad;
       T eps[P];
       grad.enter(args_.grad_z, {sample, row_});
-      if (args_.eps.data != nullptr) {
-        given.enter(args_.eps, {sample, row_});
-        fetch(span, grad, given);
-#pragma unroll
-        for (int i = 0; i < P; ++i) eps[i] = given[i];
-      } else {
-        fetch(span, grad);
-        make_noise(seed_, element, static_cast<uint32_t>(sample), eps);
-      }
+      noise_.make(span, {sample, row_}, eps, grad);
 #pragma unroll
       for (int i = 0; i < P; ++i) {
         sum[i] += grad[i];
@@ -256,23 +278,24 @@ class GaussianBackwardBody {
 
   const SampleKLBackwardArgs& args_;
   Gaussian<F> in_;
-  bool with_kl_, through_z_;
-  uint64_t seed_;
+  bool with_kl_, controlled_, through_z_;
+  SampleNoise<F, SampleKLBackwardArgs> noise_;
   int64_t row_ = 0;
   T grad_kl_ = T(0);
 };
 
-template <class F, bool kSample>
+template <class F, bool kSample, bool kColumns>
 __global__ void __launch_bounds__(kThreads, (gaussian_blocks<F, kSample, false>()))
     gaussian_forward_kernel(const __grid_constant__ GaussianForward call) {
-  GaussianForwardBody<F, kSample> body(call.args);
-  Walker<typename F::T, F::kPack, 1, decltype(body)>(call.walk, call.kl, body).by_rows();
+  GaussianForwardBody<F, kSample> body(call);
+  Walker<typename F::T, F::kPack, 1, decltype(body)> walker(call.walk, call.kl, body);
+  kColumns ? walker.by_columns() : walker.by_rows();
 }
 
 template <class F, bool kSample, bool kColumns>
 __global__ void __launch_bounds__(kThreads, (gaussian_blocks<F, kSample, true>()))
     gaussian_backward_kernel(const __grid_constant__ GaussianBackward<F::kGradients> call) {
-  GaussianBackwardBody<F, kSample> body(call.args);
+  GaussianBackwardBody<F, kSample> body(call.args, call.controlled);
   Walker<typename F::T, F::kPack, F::kGradients, decltype(body)> walker(call.walk, call.sums, body);
   kColumns ? walker.by_columns() : walker.by_rows();
 }

@@ -26,6 +26,23 @@ void with_form(const GaussianInputs& in, bool adjacent, F&& f) {
   }
 }
 
+// f(form, whether by columns) with the form for these inputs and for where the sums go.
+template <class F>
+void with_backward_form(const GaussianInputs& in, const Output (&sums)[3], bool adjacent, F&& f) {
+  if (!by_column(sums)) {
+    return with_form(in, adjacent, [&](auto form) { f(form, std::false_type{}); });
+  }
+  with_element(in.mean.dtype, [&](auto element) {
+    f(Form<decltype(element), 4, true, false>{}, std::true_type{});
+  });
+}
+
+inline bool has_floor(const KLControl& control) { return control.floor > -INFINITY; }
+
+inline GaussianForward forward_call(const SampleKLArgs& args, const Plan& plan, const Sum& sum) {
+  return {args, has_floor(args.control), plan.walk(), {sum}};
+}
+
 template <bool kSample>
 void launch_forward(const char* name, const SampleKLArgs& args, const Context& context) {
   const DeviceGuard guard(context.device);
@@ -36,8 +53,7 @@ void launch_forward(const char* name, const SampleKLArgs& args, const Context& c
     using F = decltype(form);
     Plan plan(name, {1, args.shape.rows, args.shape.cols}, F::kPack, false, context);
     const Sum kl = plan.sum(args.kl);
-    plan.run(gaussian_forward_kernel<F, kSample>, GaussianForward{args, plan.walk(), {kl}},
-             F::kPack);
+    plan.run(gaussian_forward_kernel<F, kSample, false>, forward_call(args, plan, kl), F::kPack);
   });
 }
 
@@ -47,24 +63,19 @@ void launch_backward(const char* name, const SampleKLBackwardArgs& args, const C
   const GaussianInputs& in = args.inputs;
   const GaussianGradients& out = args.gradients;
   const Output sums[3] = {out.logvar, out.prior_mean, out.prior_logvar};
-  const auto run = [&](auto form, auto columns) {
-    using F = decltype(form);
-    constexpr bool kColumns = decltype(columns)::value;
-    Plan plan(name, {1, args.shape.rows, args.shape.cols}, F::kPack, kColumns, context);
-    GaussianBackward<F::kGradients> call{args, plan.walk(), {}};
-    for (int j = 0; j < F::kGradients; ++j) call.sums[j] = plan.sum(sums[j]);
-    plan.run(gaussian_backward_kernel<F, kSample, kColumns>, call, F::kPack);
-  };
-  if (by_column(sums)) {
-    with_element(in.mean.dtype, [&](auto element) {
-      run(Form<decltype(element), 4, true, false>{}, std::true_type{});
-    });
-    return;
-  }
+  const bool controlled = args.grad_dims.data != nullptr || has_floor(args.control) ||
+                          args.control.posterior_weight != 1.0 || args.control.prior_weight != 1.0;
   const bool adjacent =
       all_adjacent(in.mean.dtype, args.shape.cols,
                    {in.logvar, in.prior_mean, in.prior_logvar, args.eps, args.grad_z});
-  with_form(in, adjacent, [&](auto form) { run(form, std::false_type{}); });
+  with_backward_form(in, sums, adjacent, [&](auto form, auto columns) {
+    using F = decltype(form);
+    constexpr bool kColumns = decltype(columns)::value;
+    Plan plan(name, {1, args.shape.rows, args.shape.cols}, F::kPack, kColumns, context);
+    GaussianBackward<F::kGradients> call{args, controlled, plan.walk(), {}};
+    for (int j = 0; j < F::kGradients; ++j) call.sums[j] = plan.sum(sums[j]);
+    plan.run(gaussian_backward_kernel<F, kSample, kColumns>, call, F::kPack);
+  });
 }
 
 }  // namespace vae_fast::device

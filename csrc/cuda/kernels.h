@@ -27,6 +27,7 @@ struct Noise {
   uint64_t seed = 0;
   const int64_t* seed_at = nullptr;
   uint64_t row_offset = 0;
+  uint32_t sample_offset = 0;
 };
 
 // Likewise a number, or an element on the device.
@@ -72,8 +73,10 @@ struct SampleKLArgs {
   GaussianInputs inputs;
   View eps;  // [L, N, D]; null: made from noise
   Noise noise;
-  Output z;   // [L, N, D]
-  Output kl;  // [N]
+  KLControl control;
+  Output z;     // [L, N, D]
+  Output kl;    // [N]
+  Output dims;  // [D]: kl of the elements, summed over the rows; or null
 };
 
 struct SampleKLBackwardArgs {
@@ -81,9 +84,51 @@ struct SampleKLBackwardArgs {
   GaussianInputs inputs;
   View eps;  // [L, N, D]; null: made from noise
   Noise noise;
-  View grad_z;   // [L, N, D], or null
-  View grad_kl;  // [N], or null
+  KLControl control;
+  View grad_z;     // [L, N, D], or null
+  View grad_kl;    // [N], or null
+  View grad_dims;  // [D], or null
   GaussianGradients gradients;
+};
+
+struct LogWeightsArgs {
+  Problem shape;
+  GaussianInputs inputs;
+  View eps;  // [L, N, D]; null: made from noise
+  Noise noise;
+  Output z;          // [L, N, D]
+  Output log_ratio;  // [L, N]
+};
+
+struct LogWeightsBackwardArgs {
+  Problem shape;
+  GaussianInputs inputs;
+  View eps;  // [L, N, D]; null: made from noise
+  Noise noise;
+  View grad_z;          // [L, N, D], or null
+  View grad_log_ratio;  // [L, N], or null
+  View path_weight;     // [L, N], or null: 1
+  bool path_only;       // through z alone: the posterior's density does not count
+  GaussianGradients gradients;
+};
+
+struct ImportanceArgs {
+  Problem shape;     // K samples of N rows of one element
+  View log_weights;  // [K, N]
+  Output bound;      // [N]
+  Output weights;    // [K, N]
+};
+
+struct ScoreFunctionArgs {
+  Problem shape;
+  DType dtype;  // of the mean, which is not looked at
+  View weight;  // [L, N]
+  View logvar;  // [N, D]
+  LogVarBounds bounds;
+  View eps;  // [L, N, D]; null: made from noise
+  Noise noise;
+  Output grad_mean;    // [N, D], or null
+  Output grad_logvar;  // [N, D], or a sum of it; or null
 };
 
 struct LikelihoodInputs {
@@ -100,7 +145,7 @@ struct LikelihoodGradients {
 struct LogLikelihoodArgs {
   Problem shape;
   LikelihoodInputs inputs;
-  Output log_likelihood;  // [L, N]
+  Output row_value;  // [L, N]: the log-density of a row, or its squared error
 };
 
 struct LogLikelihoodBackwardArgs {
@@ -138,10 +183,16 @@ int driver_version();
 void noise(const NoiseArgs&, const Context&);
 void sample_kl_forward(const SampleKLArgs&, const Context&);
 void sample_kl_backward(const SampleKLBackwardArgs&, const Context&);
-// Those of sample_kl without z: eps, noise and grad_z are not looked at.
+// Those of sample_kl without z and dims: eps, noise and their gradients are not looked at.
 void gaussian_kl_forward(const SampleKLArgs&, const Context&);
 void gaussian_kl_backward(const SampleKLBackwardArgs&, const Context&);
+void sample_log_weights_forward(const LogWeightsArgs&, const Context&);
+void sample_log_weights_backward(const LogWeightsBackwardArgs&, const Context&);
+void importance_weighted_elbo_forward(const ImportanceArgs&, const Context&);
+void score_function_backward(const ScoreFunctionArgs&, const Context&);
 void gaussian_log_likelihood_forward(const LogLikelihoodArgs&, const Context&);
+// By the likelihood's kernel; there is no logvar.
+void squared_error_forward(const LogLikelihoodArgs&, const Context&);
 void gaussian_log_likelihood_backward(const LogLikelihoodBackwardArgs&, const Context&);
 void negative_elbo_forward(const NegativeELBOArgs&, const Context&);
 void scale(const ScaleArgs&, const Context&);

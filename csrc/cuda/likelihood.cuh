@@ -42,6 +42,7 @@ struct LikelihoodCall {
   LikelihoodGradients gradients;
   View grad;     // [L, N], by the log-density of a row; null: 1
   double scale;  // times this
+  bool squares;  // with pass value: the value is (x - mean)^2
   View kl;       // [N], of the loss, with pass both
   Scalar beta;
   Output grad_kl;  // [N], or null
@@ -90,6 +91,10 @@ class LikelihoodBody {
       g_x[i] = -g_mean[i];
       g_logvar[i] = bounds_.gate(raw, v, density.grad_logvar(T(0.5) * grad_));
       sums[kSums - 1][i] = g_logvar[i];
+    }
+    if (kPass == Pass::value && call_.squares) {
+#pragma unroll
+      for (int i = 0; i < P; ++i) sums[0][i] = squared_error(x_[i], mean_[i]);
     }
     zero_outside(span, sums[0]);
     if constexpr (kSums > 1) zero_outside(span, sums[kSums - 1]);

@@ -73,16 +73,19 @@ class Plan {
     if (output.data == nullptr || output.reduction == Reduction::full) return {};
     const int64_t rows = walk_.shape.samples * walk_.shape.rows, cols = walk_.shape.cols;
     switch (output.reduction) {
-      case Reduction::row:
-        if (walk_.parts == 1) return {output.data, output.dtype, Reduction::row};
-        return later(output,
-                     {nullptr, rows, walk_.parts, walk_.parts, 1, 1, 0, 1.0, {}, {}, {}, {}},
-                     rows * walk_.parts);
+      case Reduction::row: return row_sums(output, rows);
       case Reduction::column:
         return later(output, {nullptr, cols, 1, walk_.groups, cols, 1, 0, 1.0, {}, {}, {}, {}},
                      walk_.groups * cols);
       default: return total(output, 1.0);
     }
+  }
+
+  // Sums of `rows` rows, by row and then by its part.
+  Sum row_sums(const Output& output, int64_t rows) {
+    if (walk_.parts == 1) return {output.data, output.dtype, Reduction::row};
+    return later(output, {nullptr, rows, walk_.parts, walk_.parts, 1, 1, 0, 1.0, {}, {}, {}, {}},
+                 rows * walk_.parts);
   }
 
   // A sum over all elements, times scale.
@@ -100,10 +103,11 @@ class Plan {
     return {room, DType::float64, output.reduction};
   }
 
+  // own: bytes of shared memory that the kernel has for itself, behind that for sums.
   template <class Args>
-  void run(void (*kernel)(Args), const Args& args, int pack) const {
+  void run(void (*kernel)(Args), const Args& args, int pack, size_t own = 0) const {
     const size_t shared = sizeof(double) * (columns_ ? kThreads * pack : kWarps);
-    launch(name_, kernel, dim3(static_cast<unsigned>(blocks_)), shared, context_, args);
+    launch(name_, kernel, dim3(static_cast<unsigned>(blocks_)), shared + own, context_, args);
     if (jobs_.count > 0) finish(name_, jobs_, context_);
   }
 

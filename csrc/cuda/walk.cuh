@@ -30,6 +30,37 @@ __device__ __forceinline__ int64_t quotient(int64_t a, int64_t b) {
   return static_cast<uint32_t>(a) / static_cast<uint32_t>(b);
 }
 
+__device__ __forceinline__ Place place_in(const Problem& shape, int64_t row) {
+  if (shape.samples == 1) return {0, row};
+  const int64_t sample = quotient(row, shape.rows);
+  return {sample, row - sample * shape.rows};
+}
+
+// By rows: enter(place) as above, visit(span) for each pack, and leave(unit, there), to which the
+// whole block comes: a unit is a row or a part of one, and the last ones may not be there.
+template <int P, class Enter, class Visit, class Leave>
+__device__ __forceinline__ void walk_rows(const Walk& walk, Enter&& enter, Visit&& visit,
+                                          Leave&& leave) {
+  const int lane = threadIdx.x & (walk.lanes - 1), group = threadIdx.x >> walk.lane_bits;
+  const int per_block = kThreads >> walk.lane_bits;
+  const int64_t units = walk.shape.samples * walk.shape.rows * walk.parts;
+  const int64_t stride = static_cast<int64_t>(gridDim.x) * per_block;
+  // The whole block goes round together: sums are everybody's work.
+  for (int64_t base = static_cast<int64_t>(blockIdx.x) * per_block; base < units; base += stride) {
+    const int64_t unit = base + group;
+    if (unit < units) {
+      const int64_t row = walk.parts > 1 ? quotient(unit, walk.parts) : unit;
+      const int head = enter(place_in(walk.shape, row));
+      const int64_t all = (walk.shape.cols + head + P - 1) / P;
+      const int64_t begin = (unit - row * walk.parts) * walk.packs;
+      const int64_t end = begin + walk.packs < all ? begin + walk.packs : all;
+      for (int64_t k = begin + lane; k < end; k += walk.lanes)
+        visit(span_at<P>(k * P - head, walk.shape.cols));
+    }
+    leave(unit, unit < units);
+  }
+}
+
 template <class T, int P, int kSums, class Body>
 class Walker {
  public:
@@ -42,24 +73,15 @@ class Walker {
         per_block_(kThreads >> walk.lane_bits) {}
 
   __device__ __forceinline__ void by_rows() {
-    const int64_t units = walk_.shape.samples * walk_.shape.rows * walk_.parts;
-    const int64_t stride = static_cast<int64_t>(gridDim.x) * per_block_;
-    // The whole block goes round together: sums are everybody's work.
-    for (int64_t base = static_cast<int64_t>(blockIdx.x) * per_block_; base < units;
-         base += stride) {
-      const int64_t unit = base + group_;
-      T sum[kSums] = {};
-      if (unit < units) {
-        const int64_t row = walk_.parts > 1 ? quotient(unit, walk_.parts) : unit;
-        const int head = body_.enter(place(row));
-        const int64_t all = (walk_.shape.cols + head + P - 1) / P;
-        const int64_t begin = (unit - row * walk_.parts) * walk_.packs;
-        const int64_t end = begin + walk_.packs < all ? begin + walk_.packs : all;
-        for (int64_t k = begin + lane_; k < end; k += walk_.lanes)
-          visit(span_at<P>(k * P - head, walk_.shape.cols), sum, nullptr);
-      }
-      take(sum, unit, unit < units);
-    }
+    T sum[kSums] = {};
+    walk_rows<P>(
+        walk_, [&](Place at) { return body_.enter(at); },
+        [&](const Span& span) { visit(span, sum, nullptr); },
+        [&](int64_t unit, bool there) {
+          take(sum, unit, there);
+#pragma unroll
+          for (int j = 0; j < kSums; ++j) sum[j] = T(0);
+        });
     finish_totals();
   }
 
@@ -74,7 +96,7 @@ class Walker {
       const int64_t row = base + group_;
       T sum[kSums] = {};
       if (row < end && start < walk_.shape.cols) {
-        body_.enter(place(row));
+        body_.enter(place_in(walk_.shape, row));
         visit(span_at<P>(start, walk_.shape.cols), sum, column);
       }
       take(sum, row * walk_.parts + tile, row < end);
@@ -86,13 +108,6 @@ class Walker {
   }
 
  private:
-  __device__ __forceinline__ Place place(int64_t row) const {
-    const int64_t rows = walk_.shape.rows;
-    if (walk_.shape.samples == 1) return {0, row};
-    const int64_t sample = quotient(row, rows);
-    return {sample, row - sample * rows};
-  }
-
   __device__ __forceinline__ void visit(const Span& span, T (&sum)[kSums], double (*column)[P]) {
     T values[kSums][P];
     body_(span, values);

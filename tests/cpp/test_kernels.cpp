@@ -4,8 +4,7 @@
 #include <stdexcept>
 #include <string>
 
-#include "check.h"
-#include "tensor.h"
+#include "cases.h"
 
 using namespace vae_fast;
 
@@ -14,20 +13,7 @@ namespace {
 constexpr DType kDTypes[] = {DType::float64, DType::float32, DType::float16, DType::bfloat16};
 constexpr Shape kShapes[] = {{1, 1},    {3, 5},    {40, 1},   {7, 33}, {2, 1023},
                              {3, 1024}, {2, 2500}, {130, 64}, {0, 4},  {4, 0}};
-constexpr double kLow = -1.0, kHigh = 1.5;  // so that some log-variances are clamped
 constexpr uint64_t kSeed = 0x0123456789ABCDEF;
-
-double epsilon(DType dtype) {
-  return dtype == DType::float64   ? 1e-13
-         : dtype == DType::float32 ? 4e-6
-         : dtype == DType::float16 ? 1e-3
-                                   : 8e-3;
-}
-
-double clamp(double v) { return v < kLow ? kLow : v > kHigh ? kHigh : v; }
-double gate(double v, double g) { return v >= kLow && v <= kHigh ? g : 0.0; }
-DType sum_dtype(DType dtype) { return dtype == DType::float64 ? dtype : DType::float32; }
-bool wide(DType dtype) { return dtype == DType::float64; }
 
 void test_noise(DType dtype, Shape shape, int threads) {
   const int64_t plane = shape.rows * shape.cols;
@@ -45,21 +31,32 @@ void test_noise(DType dtype, Shape shape, int threads) {
 }
 
 // eps given, prior full or broadcast over rows: every gradient and reduction against its sum.
-void test_sample_kl(DType dtype, Shape shape, bool general, int threads) {
+// Controlled: with free bits, weights, and a sum over the rows.
+void test_sample_kl(DType dtype, Shape shape, bool general, bool controlled, int threads) {
+  const KLControl control = controlled ? KLControl{0.25, 0.5, 2.0} : KLControl{-INFINITY, 1.0, 1.0};
   const int64_t n = shape.rows * shape.cols, samples = 2;
   const double tolerance = epsilon(dtype) * (1.0 + 0.1 * std::sqrt(static_cast<double>(n)));
   const Tensor mean(n, dtype, 1), logvar(n, dtype, 2), eps(samples * n, dtype, 3);
   const Tensor prior_mean(shape.cols, dtype, 4), prior_logvar(n, dtype, 5);
   const Tensor grad_z(samples * n, dtype, 6), grad_kl(shape.rows, sum_dtype(dtype), 7);
+  const Tensor grad_dims(shape.cols, sum_dtype(dtype), 8);
   GaussianInputs inputs{mean.operand(), logvar.operand(), {}, {}, {kLow, kHigh}};
   if (general) {
     inputs.prior_mean = prior_mean.strided({shape.rows, shape.cols}, {0, 1});
     inputs.prior_logvar = prior_logvar.operand();
   }
   Tensor z(samples * n, dtype), kl(shape.rows, sum_dtype(dtype));
-  kernels().sample_kl_forward(
-      {shape, samples, inputs, eps.operand(), {}, z.output(), kl.output(Reduction::row)}, threads,
-      wide(dtype));
+  Tensor dims(shape.cols, sum_dtype(dtype));
+  kernels().sample_kl_forward({shape,
+                               samples,
+                               inputs,
+                               eps.operand(),
+                               {},
+                               control,
+                               z.output(),
+                               kl.output(Reduction::row),
+                               controlled ? dims.output(Reduction::column) : Output()},
+                              threads, wide(dtype));
   Tensor g_mean(n, dtype), g_logvar(shape.rows, dtype), g_prior_mean(shape.cols, dtype);
   Tensor g_prior_logvar(1, dtype);
   GaussianGradients gradients{g_mean.output(), g_logvar.output(Reduction::row), {}, {}};
@@ -68,10 +65,17 @@ void test_sample_kl(DType dtype, Shape shape, bool general, int threads) {
     gradients.prior_logvar = g_prior_logvar.output(Reduction::total);
   }
   kernels().sample_kl_backward(
-      {shape, samples, inputs, eps.operand(), {}, grad_z.operand(), grad_kl.operand(), gradients},
+      {shape,
+       samples,
+       inputs,
+       eps.operand(),
+       {},
+       grad_z.operand(),
+       {grad_kl.operand(), controlled ? grad_dims.operand() : Operand(), control},
+       gradients},
       threads, wide(dtype));
 
-  std::vector<double> want_prior_mean(shape.cols, 0.0);
+  std::vector<double> want_prior_mean(shape.cols, 0.0), want_dims(shape.cols, 0.0);
   double want_prior_logvar = 0;
   for (int64_t row = 0; row < shape.rows; ++row) {
     double want_kl = 0, want_logvar = 0;
@@ -80,7 +84,12 @@ void test_sample_kl(DType dtype, Shape shape, bool general, int threads) {
       const double v = clamp(logvar[i]), p_m = general ? prior_mean[d] : 0.0;
       const double p_v = general ? clamp(prior_logvar[i]) : 0.0, difference = mean[i] - p_m;
       const double square = difference * difference * std::exp(-p_v), ratio = std::expm1(v - p_v);
-      want_kl += 0.5 * (square + ratio - (v - p_v));
+      const double element = 0.5 * (square + ratio - (v - p_v));
+      const bool below = element < control.floor;
+      want_kl += below ? control.floor : element;
+      want_dims[d] += below ? control.floor : element;
+      const double arrives = below ? 0.0 : grad_kl[row] + (controlled ? grad_dims[d] : 0.0);
+      const double g = control.posterior_weight * arrives, g_prior = control.prior_weight * arrives;
       double through_mean = 0, through_logvar = 0;
       for (int64_t sample = 0; sample < samples; ++sample) {
         const int64_t j = sample * n + i;
@@ -89,17 +98,19 @@ void test_sample_kl(DType dtype, Shape shape, bool general, int threads) {
         through_mean += grad_z[j];
         through_logvar += 0.5 * grad_z[j] * std::exp(0.5 * v) * eps[j];
       }
-      const double want_mean = through_mean + grad_kl[row] * difference * std::exp(-p_v);
+      const double want_mean = through_mean + g * difference * std::exp(-p_v);
       CHECK(close(g_mean[i], want_mean, tolerance), "%ld: %g, not %g", static_cast<long>(i),
             g_mean[i], want_mean);
-      want_logvar += gate(logvar[i], through_logvar + grad_kl[row] * 0.5 * ratio);
+      want_logvar += gate(logvar[i], through_logvar + g * 0.5 * ratio);
       if (!general) continue;
-      want_prior_mean[d] -= grad_kl[row] * difference * std::exp(-p_v);
-      want_prior_logvar += gate(prior_logvar[i], -0.5 * grad_kl[row] * (square + ratio));
+      want_prior_mean[d] -= g_prior * difference * std::exp(-p_v);
+      want_prior_logvar += gate(prior_logvar[i], -0.5 * g_prior * (square + ratio));
     }
     CHECK(close(kl[row], want_kl, tolerance), "%g, not %g", kl[row], want_kl);
     CHECK(close(g_logvar[row], want_logvar, tolerance), "%g, not %g", g_logvar[row], want_logvar);
   }
+  for (int64_t d = 0; controlled && d < shape.cols; ++d)
+    CHECK(close(dims[d], want_dims[d], tolerance), "%g, not %g", dims[d], want_dims[d]);
   if (!general) return;
   for (int64_t d = 0; d < shape.cols; ++d)
     CHECK(close(g_prior_mean[d], want_prior_mean[d], tolerance), "%g, not %g", g_prior_mean[d],
@@ -165,7 +176,15 @@ int main() {
     for (const Shape shape : kShapes) {
       for (const int threads : {1, 3}) {
         test_noise(dtype, shape, threads);
-        for (const bool general : {false, true}) test_sample_kl(dtype, shape, general, threads);
+        for (const bool general : {false, true}) {
+          test_sample_kl(dtype, shape, general, false, threads);
+          test_sample_kl(dtype, shape, general, true, threads);
+          for (const bool path_only : {false, true})
+            test_sample_log_weights(dtype, shape, general, path_only, threads);
+        }
+        test_score_function(dtype, shape, threads);
+        test_squared_error(dtype, shape, threads);
+        if (sum_dtype(dtype) == dtype) test_importance_weighted_elbo(dtype, shape, threads);
         for (const int kind : {0, 1, 2}) test_negative_elbo(dtype, shape, kind, threads);
       }
     }

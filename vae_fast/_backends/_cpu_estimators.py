@@ -8,6 +8,7 @@ import math
 import torch
 from torch import Tensor
 
+from vae_fast import memory
 from vae_fast._backends._cpu_tensors import (
     _empty_like,
     _empty_rows,
@@ -45,11 +46,7 @@ def sample_log_weights_forward(
     z_shape = _with_samples(shape, num_samples)
     tensors = (mean, logvar, prior_mean, prior_logvar)
     operands = _operands(tensors, shape)
-    z = (
-        _empty_like(mean, operands[0])
-        if num_samples is None
-        else torch.empty(z_shape, dtype=mean.dtype, device="cpu")
-    )
+    z = _empty_like(mean, operands[0]) if num_samples is None else memory.empty(z_shape, mean.dtype)
     log_ratio = _empty_rows(z_shape[: len(z_shape) - event_dims], compute_dtype(*tensors))
     _C.sample_log_weights_forward(
         shape, event_dims, num_samples or 1, operands,

@@ -14,6 +14,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from vae_fast import memory
+
 _CODES = {torch.float64: 0, torch.float32: 1, torch.float16: 2, torch.bfloat16: 3}
 _FULL, _ROW, _COLUMN, _TOTAL = range(4)
 
@@ -59,9 +61,9 @@ def _reduction(shape: torch.Size, full: torch.Size, event_dims: int) -> int:
 
 def _empty_like(tensor: Tensor, operand: tuple[Any, ...]) -> Tensor:
     # Half the cost of torch.empty, and contiguous where the tensor is.
-    if operand[2] is None:
+    if operand[2] is None and tensor.nbytes < memory.SMALLEST:
         return torch.empty_like(tensor)
-    return torch.empty(tensor.shape, dtype=tensor.dtype, device="cpu")
+    return memory.empty(tensor.shape, tensor.dtype)
 
 
 def _empty_rows(shape: torch.Size, dtype: torch.dtype) -> Tensor:

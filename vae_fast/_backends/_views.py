@@ -13,16 +13,17 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
 
+from vae_fast import _seed
 from vae_fast._backends._cpu_tensors import _reduction
 from vae_fast._backends.reference import compute_dtype
 
 CODES = {torch.float64: 0, torch.float32: 1, torch.float16: 2, torch.bfloat16: 3}
-FULL, ROW = range(2)
+FULL, ROW, COLUMN = range(3)
 
 Strides = tuple[int, int, int]  # of sample, row and column
 Operand = tuple[int, int, int, int, int, Tensor]
@@ -43,6 +44,17 @@ def frame_of(shape: Sequence[int], event_dims: int, samples: bool) -> Frame:
     first, last = int(samples), len(shape) - event_dims
     sizes = (math.prod(shape[:first]), math.prod(shape[first:last]), math.prod(shape[last:]))
     return Frame(shape, first, last, sizes)
+
+
+def sample_frame(shape: Sequence[int], num_samples: int | None, event_dims: int) -> Frame:
+    """That of samples from a Gaussian of a shape [*batch, *event]."""
+    if num_samples is None:
+        return frame_of(shape, event_dims, samples=False)
+    return frame_of((num_samples, *shape), event_dims, samples=True)
+
+
+def decoder_frame(x: Tensor, mean: Tensor, event_dims: int) -> Frame:
+    return frame_of(mean.shape, event_dims, samples=mean.dim() > x.dim())
 
 
 def joined(sizes: Sequence[int], strides: Sequence[int]) -> int | None:
@@ -91,6 +103,46 @@ def operand(tensor: Tensor | None, frame: Frame, adjacent: bool = False) -> Oper
         strides = strides_in(tensor, frame)
     assert strides is not None
     return tensor.data_ptr(), CODES[tensor.dtype], *strides, tensor
+
+
+def sampled(tensor: Tensor | None, frame: Frame, like: Tensor) -> Operand | None:
+    """``tensor``, of the samples' shape, beside a mean of ``like``'s dtype."""
+    if tensor is None:
+        return None
+    compute = compute_dtype(like)
+    if tensor.dtype not in (like.dtype, compute):
+        tensor = tensor.to(compute)
+    return operand(tensor, frame)
+
+
+def by_row(tensor: Tensor | None, frame: Frame) -> Operand | None:
+    """``tensor`` of one element a row."""
+    shape = frame.shape[: frame.last]
+    return operand(tensor, frame_of(shape, 0, samples=frame.first == 1))
+
+
+def decoder_operands(inputs: Sequence[Tensor | None], frame: Frame) -> tuple[Any, ...]:
+    x, mean, logvar = inputs
+    return (
+        operand(x, frame, adjacent=True), operand(mean, frame, adjacent=True),
+        operand(logvar, frame),
+    )  # fmt: skip
+
+
+def noise(seed: int | Tensor | None, row_offset: int, device: torch.device) -> tuple[Any, ...]:
+    if isinstance(seed, Tensor) and seed.device == device:
+        return None, seed.data_ptr(), row_offset % 2**64
+    return 0 if seed is None else _seed.to_int(seed), None, row_offset % 2**64
+
+
+def scalar(value: float | Tensor, device: torch.device) -> tuple[tuple[int, int] | float, Any]:
+    """A number as the kernels take it, and the tensor, if any, that has to stay alive for it."""
+    if not isinstance(value, Tensor) or value.device != device:
+        return float(value), None
+    value = value.resolve_neg()
+    if value.dtype not in CODES:
+        value = value.to(torch.float64)
+    return (value.data_ptr(), CODES[value.dtype]), value
 
 
 def output(tensor: Tensor, reduction: int = FULL) -> Output:

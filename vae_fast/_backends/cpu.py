@@ -8,6 +8,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
+from vae_fast import memory
 from vae_fast._backends import Unavailable
 from vae_fast._backends._cpu_estimators import (
     importance_weighted_elbo_forward,
@@ -75,9 +76,7 @@ def noise(
     dtype: torch.dtype,
     device: torch.device,
 ) -> Tensor:
-    eps = torch.empty(
-        shape if num_samples is None else (num_samples, *shape), dtype=dtype, device="cpu"
-    )
+    eps = memory.empty(shape if num_samples is None else (num_samples, *shape), dtype)
     _C.noise(
         shape, event_dims, num_samples or 1, seed, row_offset, _output(eps),
         torch.get_num_threads(),
@@ -104,11 +103,7 @@ def sample_kl_forward(
     tensors = (mean, logvar, prior_mean, prior_logvar)
     operands = _operands(tensors, shape)
     dtype = compute_dtype(*tensors)
-    z = (
-        _empty_like(mean, operands[0])
-        if num_samples is None
-        else torch.empty(z_shape, dtype=mean.dtype, device="cpu")
-    )
+    z = _empty_like(mean, operands[0]) if num_samples is None else memory.empty(z_shape, mean.dtype)
     split = len(shape) - event_dims
     kl = _empty_rows(shape[:split], dtype)
     dims = _empty_rows(shape[split:], dtype) if return_dims else None
@@ -229,9 +224,7 @@ def gaussian_log_likelihood_backward(
     tensors = (x, mean, logvar)
     dtype = compute_dtype(*tensors)
     shared_x = x.shape != shape
-    grad_x = (
-        torch.empty(shape, dtype=dtype if shared_x else x.dtype, device="cpu") if needs[0] else None
-    )
+    grad_x = memory.empty(shape, dtype if shared_x else x.dtype) if needs[0] else None
     operands = _operands(tensors, shape)
     (grad_mean, grad_logvar), outputs = _gradients(
         tensors[1:], operands[1:], needs[1:], shape, event_dims

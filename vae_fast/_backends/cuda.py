@@ -13,9 +13,9 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from vae_fast import _seed
-from vae_fast._backends import Unavailable, _cuda_status, _views, reference
+from vae_fast._backends import Unavailable, _cuda_estimators, _cuda_status, _views, reference
 from vae_fast._backends.reference import compute_dtype
+from vae_fast._control import KLControl
 
 try:
     from vae_fast import _C
@@ -55,20 +55,15 @@ def _context(
     return index, _stream(index) if stream is None else stream, allocate
 
 
-def _noise(seed: int | Tensor | None, row_offset: int, device: torch.device) -> tuple[Any, ...]:
-    if isinstance(seed, Tensor) and seed.device == device:
-        return None, seed.data_ptr(), row_offset % 2**64
-    return 0 if seed is None else _seed.to_int(seed), None, row_offset % 2**64
+def _launching(function: Callable[..., Any]) -> Callable[..., Any]:
+    """``function`` with the kernels that are here at a call, and where it launches."""
+    return lambda *arguments: function(_kernels, _context, *arguments)
 
 
-def _scalar(value: float | Tensor, device: torch.device) -> tuple[tuple[int, int] | float, Any]:
-    """A number as the kernels take it, and the tensor, if any, that has to stay alive for it."""
-    if not isinstance(value, Tensor) or value.device != device:
-        return float(value), None
-    value = value.resolve_neg()
-    if value.dtype not in _views.CODES:
-        value = value.to(torch.float64)
-    return (value.data_ptr(), _views.CODES[value.dtype]), value
+sample_log_weights_forward = _launching(_cuda_estimators.sample_log_weights_forward)
+sample_log_weights_backward = _launching(_cuda_estimators.sample_log_weights_backward)
+importance_weighted_elbo_forward = _launching(_cuda_estimators.importance_weighted_elbo_forward)
+score_function_backward = _launching(_cuda_estimators.score_function_backward)
 
 
 def noise(
@@ -87,33 +82,11 @@ def noise(
     frame = _views.frame_of(z_shape, event_dims, num_samples is not None)
     _kernels.noise(
         frame.sizes,
-        _noise(seed, row_offset, eps.device),
+        _views.noise(seed, row_offset, eps.device),
         _views.output(eps),
         _context(eps.device),
     )
     return eps
-
-
-def _sampled(
-    tensor: Tensor | None, mean: Tensor, num_samples: int | None, event_dims: int
-) -> _views.Operand | None:
-    """``tensor``, of z's shape, beside ``mean``."""
-    if tensor is None:
-        return None
-    compute = compute_dtype(mean)
-    if tensor.dtype not in (mean.dtype, compute):
-        tensor = tensor.to(compute)
-    if num_samples is None:
-        return _views.operand(tensor, _views.frame_of(mean.shape, event_dims, samples=False))
-    return _views.operand(
-        tensor, _views.frame_of((num_samples, *mean.shape), event_dims, samples=True)
-    )
-
-
-def _by_row(tensor: Tensor | None, frame: _views.Frame) -> _views.Operand | None:
-    """``tensor`` of one element a row."""
-    shape = frame.shape[: frame.last]
-    return _views.operand(tensor, _views.frame_of(shape, 0, samples=frame.first == 1))
 
 
 def sample_kl_forward(
@@ -127,17 +100,20 @@ def sample_kl_forward(
     event_dims: int,
     row_offset: int,
     bounds: tuple[float, float],
-) -> tuple[Tensor, Tensor]:
+    control: KLControl,
+    return_dims: bool,
+) -> tuple[Tensor, Tensor, Tensor | None]:
     inputs = _views.as_read((mean, logvar, prior_mean, prior_logvar), mean)
     read = inputs[0]
     assert read is not None
-    z_shape = mean.shape if num_samples is None else (num_samples, *mean.shape)
-    z = torch.empty(z_shape, dtype=read.dtype, device=mean.device)
-    kl = _encoder_forward(
-        _kernels.sample_kl_forward, inputs, event_dims, bounds, num_samples or 1,
-        _sampled(eps, read, num_samples, event_dims), _noise(seed, row_offset, mean.device), z,
+    frame = _views.sample_frame(mean.shape, num_samples, event_dims)
+    z = torch.empty(frame.shape, dtype=read.dtype, device=mean.device)
+    kl, dims = _encoder_forward(
+        _kernels.sample_kl_forward, inputs, event_dims, bounds, control, num_samples or 1,
+        _views.sampled(eps, frame, read), _views.noise(seed, row_offset, mean.device), z,
+        return_dims,
     )  # fmt: skip
-    return z.to(mean.dtype), kl
+    return z.to(mean.dtype), kl, dims
 
 
 def gaussian_kl_forward(
@@ -147,9 +123,10 @@ def gaussian_kl_forward(
     prior_logvar: Tensor | None,
     event_dims: int,
     bounds: tuple[float, float],
+    control: KLControl,
 ) -> Tensor:
     inputs = _views.as_read((mean, logvar, prior_mean, prior_logvar), mean)
-    return _encoder_forward(_kernels.gaussian_kl_forward, inputs, event_dims, bounds)
+    return _encoder_forward(_kernels.gaussian_kl_forward, inputs, event_dims, bounds, control)[0]
 
 
 def _encoder_forward(
@@ -157,30 +134,35 @@ def _encoder_forward(
     inputs: tuple[Tensor | None, ...],
     event_dims: int,
     bounds: tuple[float, float],
+    control: KLControl,
     samples: int = 1,
     eps: _views.Operand | None = None,
     noise: tuple[Any, ...] = _NO_NOISE,
     z: Tensor | None = None,
-) -> Tensor:
+    return_dims: bool = False,
+) -> tuple[Tensor, Tensor | None]:
     mean = inputs[0]
     assert mean is not None
     frame = _views.frame_of(mean.shape, event_dims, samples=False)
-    dtype = compute_dtype(*inputs)
-    if mean.numel() == 0:
-        return torch.zeros(mean.shape[: frame.last], dtype=dtype, device=mean.device)
-    kl = torch.empty(mean.shape[: frame.last], dtype=dtype, device=mean.device)
-    kernel(
-        (samples, *frame.sizes[1:]),
-        tuple([_views.operand(t, frame, adjacent=t is mean) for t in inputs]),
-        bounds, eps, noise, None if z is None else _views.output(z), _views.output(kl, _views.ROW),
-        _context(mean.device),
-    )  # fmt: skip
-    return kl
+    make = torch.empty if mean.numel() > 0 else torch.zeros
+    options: Any = {"dtype": compute_dtype(*inputs), "device": mean.device}
+    kl = make(mean.shape[: frame.last], **options)
+    dims = make(mean.shape[frame.last :], **options) if return_dims else None
+    if mean.numel() > 0:
+        kernel(
+            (samples, *frame.sizes[1:]),
+            tuple([_views.operand(t, frame, adjacent=t is mean) for t in inputs]),
+            bounds, eps, noise, control, None if z is None else _views.output(z),
+            _views.output(kl, _views.ROW),
+            None if dims is None else _views.output(dims, _views.COLUMN), _context(mean.device),
+        )  # fmt: skip
+    return kl, dims
 
 
 def sample_kl_backward(
     grad_z: Tensor | None,
     grad_kl: Tensor | None,
+    grad_dims: Tensor | None,
     mean: Tensor,
     logvar: Tensor,
     prior_mean: Tensor | None,
@@ -191,18 +173,20 @@ def sample_kl_backward(
     event_dims: int,
     row_offset: int,
     bounds: tuple[float, float],
+    control: KLControl,
     needs: tuple[bool, ...],
 ) -> tuple[Tensor | None, ...]:
     tensors = (mean, logvar, prior_mean, prior_logvar)
-    if grad_z is None and grad_kl is None:
+    if grad_z is None and grad_kl is None and grad_dims is None:
         return _views.zeros(tensors, needs)
     inputs = _views.as_read(tensors, mean)
     read = inputs[0]
     assert read is not None
+    frame = _views.sample_frame(mean.shape, num_samples, event_dims)
     gradients = _encoder_backward(
-        _kernels.sample_kl_backward, grad_kl, inputs, needs, event_dims, bounds, num_samples or 1,
-        _sampled(eps, read, num_samples, event_dims), _noise(seed, row_offset, mean.device),
-        _sampled(grad_z, read, num_samples, event_dims),
+        _kernels.sample_kl_backward, grad_kl, inputs, needs, event_dims, bounds, control,
+        num_samples or 1, _views.sampled(eps, frame, read),
+        _views.noise(seed, row_offset, mean.device), _views.sampled(grad_z, frame, read), grad_dims,
     )  # fmt: skip
     return _views.returned(gradients, tensors)
 
@@ -215,12 +199,13 @@ def gaussian_kl_backward(
     prior_logvar: Tensor | None,
     event_dims: int,
     bounds: tuple[float, float],
+    control: KLControl,
     needs: tuple[bool, ...],
 ) -> tuple[Tensor | None, ...]:
     tensors = (mean, logvar, prior_mean, prior_logvar)
     inputs = _views.as_read(tensors, mean)
     gradients = _encoder_backward(
-        _kernels.gaussian_kl_backward, grad_kl, inputs, needs, event_dims, bounds
+        _kernels.gaussian_kl_backward, grad_kl, inputs, needs, event_dims, bounds, control
     )
     return _views.returned(gradients, tensors)
 
@@ -232,10 +217,12 @@ def _encoder_backward(
     needs: Sequence[bool],
     event_dims: int,
     bounds: tuple[float, float],
+    control: KLControl,
     samples: int = 1,
     eps: _views.Operand | None = None,
     noise: tuple[Any, ...] = _NO_NOISE,
     grad_z: _views.Operand | None = None,
+    grad_dims: Tensor | None = None,
 ) -> Sequence[Tensor | None]:
     mean = inputs[0]
     assert mean is not None
@@ -246,21 +233,13 @@ def _encoder_backward(
     kernel(
         (samples, *frame.sizes[1:]),
         tuple([_views.operand(t, frame, adjacent=t is mean) for t in inputs]),
-        bounds, eps, noise, grad_z, _by_row(grad_kl, frame), outputs, _context(mean.device),
+        bounds, eps, noise, control, grad_z, _views.by_row(grad_kl, frame),
+        _views.operand(
+            grad_dims, _views.frame_of(frame.shape[frame.last :], event_dims, samples=False)
+        ),
+        outputs, _context(mean.device),
     )  # fmt: skip
     return gradients
-
-
-def _decoder_frame(x: Tensor, mean: Tensor, event_dims: int) -> _views.Frame:
-    return _views.frame_of(mean.shape, event_dims, samples=mean.dim() > x.dim())
-
-
-def _decoder_operands(inputs: Sequence[Tensor | None], frame: _views.Frame) -> tuple[Any, ...]:
-    x, mean, logvar = inputs
-    return (
-        _views.operand(x, frame, adjacent=True), _views.operand(mean, frame, adjacent=True),
-        _views.operand(logvar, frame),
-    )  # fmt: skip
 
 
 def gaussian_log_likelihood_forward(
@@ -270,18 +249,32 @@ def gaussian_log_likelihood_forward(
     event_dims: int,
     bounds: tuple[float, float],
 ) -> Tensor:
-    frame = _decoder_frame(x, mean, event_dims)
-    inputs = _views.as_read((x, mean, logvar), mean)
+    inputs = (x, mean, logvar)
+    return _decoder_forward(_kernels.gaussian_log_likelihood_forward, inputs, event_dims, bounds)
+
+
+def squared_error_forward(x: Tensor, mean: Tensor, event_dims: int) -> Tensor:
+    inputs = (x, mean, None)
+    return _decoder_forward(_kernels.squared_error_forward, inputs, event_dims, (0.0, 0.0))
+
+
+def _decoder_forward(
+    kernel: Callable[..., None],
+    tensors: tuple[Tensor, Tensor, Tensor | None],  # x, mean, logvar
+    event_dims: int,
+    bounds: tuple[float, float],
+) -> Tensor:
+    x, mean, _ = tensors
+    frame = _views.decoder_frame(x, mean, event_dims)
+    inputs = _views.as_read(tensors, mean)
     make = torch.empty if mean.numel() > 0 else torch.zeros
-    log_likelihood = make(
-        frame.shape[: frame.last], dtype=compute_dtype(*inputs), device=mean.device
-    )
+    value = make(frame.shape[: frame.last], dtype=compute_dtype(*inputs), device=mean.device)
     if mean.numel() > 0:
-        _kernels.gaussian_log_likelihood_forward(
-            frame.sizes, _decoder_operands(inputs, frame), bounds,
-            _views.output(log_likelihood, _views.ROW), _context(mean.device),
+        kernel(
+            frame.sizes, _views.decoder_operands(inputs, frame), bounds,
+            _views.output(value, _views.ROW), _context(mean.device),
         )  # fmt: skip
-    return log_likelihood
+    return value
 
 
 def gaussian_log_likelihood_backward(
@@ -309,7 +302,7 @@ def _decoder_backward(
     tensors = (x, mean, logvar)
     if mean.numel() == 0:
         return _views.zeros(tensors, needs)
-    frame = _decoder_frame(x, mean, event_dims)
+    frame = _views.decoder_frame(x, mean, event_dims)
     inputs = _views.as_read(tensors, mean)
     gradients, outputs = _views.new_gradients(inputs[1:], needs[1:], frame)
     shared_x = x.shape != mean.shape
@@ -320,7 +313,8 @@ def _decoder_backward(
         dtype = compute_dtype(*inputs) if shared_x else read.dtype
         grad_x = torch.empty(mean.shape, dtype=dtype, device=mean.device)
     _kernels.gaussian_log_likelihood_backward(
-        frame.sizes, _decoder_operands(inputs, frame), bounds, _by_row(grad_ll, frame), scale,
+        frame.sizes, _views.decoder_operands(inputs, frame), bounds,
+        _views.by_row(grad_ll, frame), scale,
         (None if grad_x is None else _views.output(grad_x), *outputs), _context(mean.device),
     )  # fmt: skip
     if grad_x is not None and shared_x:
@@ -350,16 +344,16 @@ def negative_elbo_forward(
         count = max(kl.numel(), 1) if reduction == "mean" else 1
         grad_kl = torch.ones_like(kl) * (beta / count) if needs[2] else None
         return loss, log_likelihood, (*_views.zeros((mean, logvar), needs[:2]), grad_kl)
-    frame = _decoder_frame(x, mean, event_dims)
+    frame = _views.decoder_frame(x, mean, event_dims)
     inputs = _views.as_read((x, mean, logvar), mean)
     loss_shape = kl.shape if reduction == "none" else ()
     loss = torch.empty(loss_shape, dtype=compute_dtype(*inputs, kl), device=mean.device)
     log_likelihood = torch.empty(kl.shape, dtype=compute_dtype(*inputs), device=mean.device)
     gradients, outputs = _views.new_gradients(inputs[1:], needs[:2], frame)
     grad_kl = torch.empty(kl.shape, dtype=kl.dtype, device=kl.device) if needs[2] else None
-    beta_at, _alive = _scalar(beta, mean.device)
+    beta_at, _alive = _views.scalar(beta, mean.device)
     _kernels.negative_elbo_forward(
-        frame.sizes, _decoder_operands(inputs, frame), bounds,
+        frame.sizes, _views.decoder_operands(inputs, frame), bounds,
         _views.operand(kl, _views.frame_of(kl.shape, 0, samples=False)), beta_at,
         _REDUCTIONS[reduction], _views.output(loss), _views.output(log_likelihood, _views.ROW),
         (None, *outputs), grad_kl if grad_kl is None else _views.output(grad_kl),
@@ -395,5 +389,5 @@ def scale_(gradients: tuple[Tensor | None, ...], factor: Tensor) -> None:
         if g is not None and g.numel() > 0
     )
     if given:
-        factor_at, _alive = _scalar(factor, factor.device)
+        factor_at, _alive = _views.scalar(factor, factor.device)
         _kernels.scale(given, factor_at, _context(factor.device))

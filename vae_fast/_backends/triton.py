@@ -43,11 +43,18 @@ if _missing is None:
     from vae_fast.kernels.gaussian_log_likelihood import (
         gaussian_log_likelihood_backward,
         gaussian_log_likelihood_forward,
+        squared_error_forward,
     )
+    from vae_fast.kernels.importance_weighted_elbo import importance_weighted_elbo_forward
     from vae_fast.kernels.negative_elbo import negative_elbo_backward, negative_elbo_forward
     from vae_fast.kernels.noise import noise
     from vae_fast.kernels.sample_kl import sample_kl_backward, sample_kl_forward
+    from vae_fast.kernels.sample_log_weights import (
+        sample_log_weights_backward,
+        sample_log_weights_forward,
+    )
     from vae_fast.kernels.scale import scale_
+    from vae_fast.kernels.score_function import score_function_backward
 
 
 __all__ = (
@@ -55,12 +62,17 @@ __all__ = (
     "gaussian_kl_forward",
     "gaussian_log_likelihood_backward",
     "gaussian_log_likelihood_forward",
+    "importance_weighted_elbo_forward",
     "negative_elbo_backward",
     "negative_elbo_forward",
     "noise",
     "sample_kl_backward",
     "sample_kl_forward",
+    "sample_log_weights_backward",
+    "sample_log_weights_forward",
     "scale_",
+    "score_function_backward",
+    "squared_error_forward",
     "unavailable",
 )
 

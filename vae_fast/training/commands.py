@@ -48,6 +48,7 @@ def evaluate(
     *,
     data: str | None = None,
     num_samples: int = NUM_SAMPLES,
+    likelihood_samples: int = 0,
     backend: str | None = None,
     accelerator: str = "auto",
 ) -> Report:
@@ -56,17 +57,19 @@ def evaluate(
     Args:
         data: where the run's data is now; default where it was.
         num_samples: samples of z a row.
+        likelihood_samples: of those that ln p(x) is estimated by; 0: it is not.
 
     Raises:
         UserError, BackendUnavailableError: as ``run.train``.
     """
     check_whole("num_samples", num_samples, 1, 10**6)
+    check_whole("likelihood_samples", likelihood_samples, 0, 10**6)
     folder, config, described, model = _load_run(run, backend, accelerator)
     loaded = load(config.data if data is None else resolve(data))
     if loaded.describe() != described:
         raise UserError(f"{loaded.name} does not hold the rows that {folder.path} was trained on")
     parts = split(loaded, config.validation_fraction, config.seed)
-    return evaluate_model(model, config, parts, num_samples)
+    return evaluate_model(model, config, parts, num_samples, likelihood_samples)
 
 
 def sample(

@@ -6,9 +6,27 @@ import math
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, fields
 
+from vae_fast.model import DECODER_VARIANCES
+from vae_fast.objectives import (
+    ELBO,
+    IWAE,
+    Constant,
+    Cosine,
+    Cyclical,
+    FreeBits,
+    Linear,
+    Schedule,
+)
+from vae_fast.objectives.baselines import BASELINES
 from vae_fast.training.errors import UserError
 
-VARIANCES = ("learned", "shared", "fixed")
+VARIANCES = DECODER_VARIANCES
+OBJECTIVES = ("elbo", "iwae")
+ESTIMATORS = ("reparameterization", "score_function", "stl", "dreg")
+BASELINE_NAMES = (*BASELINES, "none")
+FREE_BITS_PER = ("dimension", "element", "row")
+BETA_SCHEDULES = {"linear": Linear, "cyclical": Cyclical, "cosine": Cosine}
+PRIORS = ("standard", "learned")
 BACKENDS = ("cuda", "triton", "cpu", "reference")
 ACCELERATORS = ("auto", "cpu", "gpu")
 PRECISIONS = ("32-true", "bf16-mixed", "16-mixed", "64-true")
@@ -16,6 +34,12 @@ PRECISIONS = ("32-true", "bf16-mixed", "16-mixed", "64-true")
 # How long and on what a run goes on, not what it computes: these may change at --resume. So may
 # the path of the data, which must hold the same rows.
 CHANGEABLE = ("data", "epochs", "backend", "accelerator", "devices", "precision", "threads")
+
+# Options that configs of earlier versions lack; their runs have the defaults.
+ADDED = (
+    "objective", "estimator", "baseline", "free_bits", "free_bits_per", "capacity",
+    "capacity_steps", "beta_schedule", "beta_steps", "prior",
+)  # fmt: skip
 
 
 def option(name: str) -> str:
@@ -56,8 +80,18 @@ class RunConfig:
     hidden_dims: tuple[int, ...] = (512, 256)
     decoder_variance: str = "learned"
     decoder_logvar_min: float = -6.0
-    beta: float = 1.0
+    prior: str = "standard"
+    objective: str = "elbo"
     num_samples: int = 1
+    estimator: str = "reparameterization"
+    baseline: str = "auto"
+    beta: float = 1.0
+    beta_schedule: str = "constant"
+    beta_steps: int = 0
+    free_bits: float = 0.0
+    free_bits_per: str = "dimension"
+    capacity: float = 0.0
+    capacity_steps: int = 0
     epochs: int = 200
     batch_size: int = 128
     learning_rate: float = 1e-3
@@ -79,8 +113,8 @@ class RunConfig:
             check_whole("hidden_dims", width, 1, 10**6)
         _one_of("decoder_variance", self.decoder_variance, VARIANCES)
         _number("decoder_logvar_min", self.decoder_logvar_min, -30, 20)
-        _number("beta", self.beta, 0, 1e6)
-        check_whole("num_samples", self.num_samples, 1, 10**4)
+        _one_of("prior", self.prior, PRIORS)
+        self._check_objective()
         check_whole("epochs", self.epochs, 1, 10**9)
         check_whole("batch_size", self.batch_size, 1, 10**9)
         _number("learning_rate", self.learning_rate, 0, 100, low_open=True)
@@ -98,6 +132,56 @@ class RunConfig:
                 f"since each process takes an equal part; got {self.batch_size}"
             )
 
+    def _check_objective(self) -> None:
+        _one_of("objective", self.objective, OBJECTIVES)
+        check_whole("num_samples", self.num_samples, 1, 10**4)
+        _one_of("estimator", self.estimator, ESTIMATORS)
+        _one_of("baseline", self.baseline, BASELINE_NAMES)
+        _number("beta", self.beta, 0, 1e6)
+        _one_of("beta_schedule", self.beta_schedule, ("constant", *BETA_SCHEDULES))
+        check_whole("beta_steps", self.beta_steps, 0, 10**9)
+        if (self.beta_steps > 0) != (self.beta_schedule != "constant"):
+            raise UserError(
+                "--beta-steps must be above 0 for a --beta-schedule that is not constant, and 0 "
+                f"for one that is; got {self.beta_steps} for {self.beta_schedule}"
+            )
+        _number("free_bits", self.free_bits, 0, 1e6)
+        _one_of("free_bits_per", self.free_bits_per, FREE_BITS_PER)
+        _number("capacity", self.capacity, 0, 1e6)
+        check_whole("capacity_steps", self.capacity_steps, 0, 10**9)
+        if self.capacity_steps and not self.capacity:
+            raise UserError(
+                f"--capacity-steps needs a --capacity above 0; got {self.capacity_steps} steps"
+            )
+        try:
+            objective = self.make_objective()
+            objective.check_model(
+                (self.latent_dim,), self.prior == "learned", self.decoder_variance
+            )
+        except ValueError as error:
+            raise UserError(f"--objective {self.objective}: {error}") from error
+
+    def make_objective(self) -> ELBO | IWAE:
+        """What the options ask for; ValueError where two of them do not go together."""
+        beta: float | Schedule = self.beta
+        if self.beta_schedule != "constant":
+            beta = BETA_SCHEDULES[self.beta_schedule](0.0, self.beta, self.beta_steps)
+        # 0 nats of either change nothing.
+        free_bits = FreeBits(self.free_bits, self.free_bits_per) if self.free_bits else None
+        capacity: Schedule | None = None
+        if self.capacity:
+            steps, nats = self.capacity_steps, self.capacity
+            capacity = Linear(0.0, nats, steps) if steps else Constant(nats)
+        if self.objective == "elbo":
+            baseline = None if self.baseline == "none" else self.baseline
+            return ELBO(
+                self.num_samples, self.estimator, beta, free_bits, capacity, baseline=baseline
+            )
+        if self.baseline != "auto":
+            raise ValueError(f"it has no baseline; got {self.baseline!r}")
+        controls = {"free_bits": free_bits, "capacity": capacity}
+        return IWAE(self.num_samples, self.estimator, beta, **controls)  # type: ignore[arg-type]
+
     def to_json(self) -> dict[str, object]:
         """The fields as JSON types."""
         return {**asdict(self), "hidden_dims": list(self.hidden_dims)}
@@ -108,7 +192,7 @@ class RunConfig:
         names = {field.name for field in fields(cls)}
         if unknown := sorted(set(values) - names):
             raise UserError(f"unknown options: {', '.join(unknown)}")
-        if missing := sorted(names - set(values)):
+        if missing := sorted(names - set(values) - set(ADDED)):
             raise UserError(f"missing options: {', '.join(missing)}")
         hidden_dims = values["hidden_dims"]
         if isinstance(hidden_dims, list):

@@ -81,7 +81,8 @@ def reconstructions(
     mean, logvar = model.decode(model.encode(x)[0])
     deviation = None
     if logvar is not None and logvar.dim():
-        deviation = to_numpy(logvar.clamp(min=model.decoder_logvar_min).mul(0.5).exp())
+        clamped = logvar.clamp(min=model.decoder_logvar_min).expand_as(mean)
+        deviation = to_numpy(clamped.mul(0.5).exp())
     original, reconstruction = to_numpy(x), to_numpy(mean)
     images, decoded = as_images(original), as_images(reconstruction)
     if images is None or decoded is None:
@@ -138,7 +139,7 @@ def samples(drawn: Tensor, limits: tuple[float, float]) -> bytes:
     """
     values = to_numpy(drawn)
     images = as_images(values)
-    title = "Samples: mean of p(x|z), z from N(0, I)"
+    title = "Samples: mean of p(x|z), z from the prior"
     if images is None:
         figure = Figure(figsize=(10, 5), layout="constrained")
         axes = figure.subplots()

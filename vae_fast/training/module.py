@@ -10,15 +10,16 @@ import torch
 from lightning.pytorch import LightningModule
 from torch import Tensor
 
-from vae_fast import FusedVAE
+from vae_fast import FusedVAE, GaussianPrior
 from vae_fast.training.config import RunConfig
 from vae_fast.training.errors import UserError
 from vae_fast.training.loader import Batch
 from vae_fast.training.seeds import HELD_OUT, INITIAL, STEP, derive
 
-# Adam moves a parameter by about its rate a step. The logarithm of a shared variance has several
-# units to go, a weight a fraction of one: at the weights' rate a run would end long before.
-SCALAR_RATE = 30
+# Adam moves a parameter by about its rate a step. The logarithm of the decoder's variance, where
+# that is no output of a network, has several units to go, a weight a fraction of one: at the
+# weights' rate a run would end long before.
+LOGVAR_RATE = 30
 
 
 class Terms(NamedTuple):
@@ -31,6 +32,7 @@ class Terms(NamedTuple):
 
 def build_model(config: RunConfig, input_shape: Sequence[int]) -> FusedVAE:
     """The model of a run with its initial weights, which the run's seed alone decides."""
+    learned = config.prior == "learned"
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(derive(config.seed, INITIAL))
         return FusedVAE(
@@ -39,8 +41,8 @@ def build_model(config: RunConfig, input_shape: Sequence[int]) -> FusedVAE:
             config.hidden_dims,
             decoder_variance=config.decoder_variance,
             decoder_logvar_min=config.decoder_logvar_min,
-            beta=config.beta,
-            num_samples=config.num_samples,
+            objective=config.make_objective(),
+            prior=GaussianPrior(config.latent_dim, learned=True) if learned else None,
             backend=config.backend,
         )
 
@@ -93,6 +95,7 @@ class VAEModule(LightningModule):
     def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
         x, row_offset = batch
         seed = derive(self.config.seed, STEP, self.global_step)
+        self.model.set_step(self.global_step)
         out = self.model(x, seed=seed, row_offset=row_offset)
         self._add(out.log_likelihood, out.kl)
         means = {"log_likelihood": out.log_likelihood.mean(), "kl": out.kl.mean()}
@@ -122,9 +125,10 @@ class VAEModule(LightningModule):
 
     def configure_optimizers(self) -> Any:
         rate = self.config.learning_rate
+        logvar = getattr(self.model, "decoder_logvar", None)
         groups = [
-            {"params": [p for p in self.parameters() if p.dim()], "lr": rate},
-            {"params": [p for p in self.parameters() if not p.dim()], "lr": SCALAR_RATE * rate},
+            {"params": [p for p in self.parameters() if p is not logvar], "lr": rate},
+            {"params": [] if logvar is None else [logvar], "lr": LOGVAR_RATE * rate},
         ]
         optimizer = torch.optim.Adam([group for group in groups if group["params"]])
         schedule = torch.optim.lr_scheduler.LambdaLR(

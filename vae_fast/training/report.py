@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 
 from vae_fast import FusedVAE
+from vae_fast.objectives import ELBO
 from vae_fast.training import figures
 from vae_fast.training.config import RunConfig
 from vae_fast.training.data import Split
@@ -15,13 +16,15 @@ from vae_fast.training.folder import RunFolder, to_json
 from vae_fast.training.latent import latent_map
 from vae_fast.training.metrics import read_metrics
 from vae_fast.training.module import Terms
-from vae_fast.training.seeds import HELD_OUT, SAMPLES, derive
+from vae_fast.training.seeds import HELD_OUT, IMPORTANCE, SAMPLES, derive
 from vae_fast.training.storage import atomic_write
 from vae_fast.training.yardstick import ppca_log_likelihood
 
 # Samples of z a row: on the digits the noise that they leave in the ELBO is below 0.05 nats.
 NUM_SAMPLES = 32
 CHUNK = 1024
+# What is reported, whatever the model was trained by.
+REPORTED = ELBO()
 
 
 @dataclass(frozen=True)
@@ -35,6 +38,8 @@ class Report:
     num_samples: int
     latent_dim: int
     ppca_log_likelihood: float | None
+    log_p: float | None = None  # ln p(x), by this many samples a row
+    likelihood_samples: int = 0
 
     def text(self) -> str:
         ppca = self.ppca_log_likelihood
@@ -44,6 +49,10 @@ class Report:
             f"  log-likelihood  {self.log_likelihood:9.2f}",
             f"  KL              {self.kl:9.2f}",
         ]
+        if self.log_p is not None:
+            lines.append(
+                f"  ln p(x)         {self.log_p:9.2f}, of {self.likelihood_samples} samples"
+            )
         model = f"probabilistic PCA with {self.latent_dim} latents"
         if ppca is None:
             lines.append(f"no yardstick: the training rows leave nothing over for {model}")
@@ -66,29 +75,50 @@ def held_out_terms(model: FusedVAE, rows: Tensor, seed: int, num_samples: int) -
     parameter = next(model.parameters())
     model.eval()
     log_likelihood = kl = 0.0
-    passes = -(-num_samples // model.num_samples)
     for start in range(0, len(rows), CHUNK):
         x = rows[start : start + CHUNK].to(parameter.device, parameter.dtype)
-        for index in range(passes):
-            out = model(x, seed=derive(seed, HELD_OUT, index), row_offset=start)
-            log_likelihood += out.log_likelihood.sum(dtype=torch.float64).item() / passes
-            kl += out.kl.sum(dtype=torch.float64).item() / passes
+        for index in range(num_samples):
+            out = REPORTED(model, x, derive(seed, HELD_OUT, index), row_offset=start)
+            log_likelihood += out.log_likelihood.sum(dtype=torch.float64).item() / num_samples
+            kl += out.kl.sum(dtype=torch.float64).item() / num_samples
     log_likelihood, kl = log_likelihood / len(rows), kl / len(rows)
     return Terms(log_likelihood - kl, log_likelihood, kl)
 
 
+def held_out_log_p(model: FusedVAE, rows: Tensor, seed: int, num_samples: int) -> float:
+    """ln p(x), the mean over ``rows``, by importance sampling."""
+    parameter = next(model.parameters())
+    model.eval()
+    total = 0.0
+    for start in range(0, len(rows), CHUNK):
+        x = rows[start : start + CHUNK].to(parameter.device, parameter.dtype)
+        found = model.log_likelihood(
+            x, num_samples, seed=derive(seed, IMPORTANCE), row_offset=start
+        )
+        total += found.sum().item()
+    return total / len(rows)
+
+
 def evaluate_model(
-    model: FusedVAE, config: RunConfig, split: Split, num_samples: int = NUM_SAMPLES
+    model: FusedVAE,
+    config: RunConfig,
+    split: Split,
+    num_samples: int = NUM_SAMPLES,
+    likelihood_samples: int = 0,
 ) -> Report:
-    """The held-out terms and the yardstick."""
+    """The held-out terms, ln p(x) where it has samples, and the yardstick."""
     terms = held_out_terms(model, split.held_out, config.seed, num_samples)
-    passes = -(-num_samples // model.num_samples)
+    log_p = None
+    if likelihood_samples:
+        log_p = held_out_log_p(model, split.held_out, config.seed, likelihood_samples)
     return Report(
         *terms,
         rows=len(split.held_out),
-        num_samples=passes * model.num_samples,
+        num_samples=num_samples,
         latent_dim=config.latent_dim,
         ppca_log_likelihood=ppca_log_likelihood(split.train, split.held_out, config.latent_dim),
+        log_p=log_p,
+        likelihood_samples=likelihood_samples,
     )
 
 

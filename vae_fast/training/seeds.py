@@ -11,7 +11,7 @@ import numpy as np
 MASK = 2**64 - 1
 
 # What a seed is for: two uses never share one.
-STEP, HELD_OUT, SPLIT, SHUFFLE, SAMPLES, INITIAL = range(6)
+STEP, HELD_OUT, SPLIT, SHUFFLE, SAMPLES, INITIAL, IMPORTANCE = range(7)
 
 
 def _mix(value: int) -> int:

@@ -1,0 +1,52 @@
+// Writing past the caches, what is too large for its next reader to find there.
+//
+// An ordinary store to a line that is not in the cache reads the line first. Written whole and past
+// the caches it is not read: 5 units of traffic in place of 7 for a loss that reads three tensors
+// and writes two, and 30 % less time (AMD Zen 4, 2 threads).
+#pragma once
+
+#include "cpu/simd.h"
+
+namespace vae_fast::VF_ISA {
+
+// Of a result. With what it is made from, this many are more than a last-level cache has.
+constexpr int64_t kStreamElements = int64_t{1} << 21;
+
+constexpr int kLine = 64;
+
+#if defined(__SSE2__)
+// A vector at a multiple of its size; others see it after end_of_stream.
+VF_FN void stream(float* target, F32 a) {
+#if defined(__AVX512F__)
+  _mm512_stream_ps(target, __m512(a.v));
+#elif defined(__AVX2__)
+  _mm256_stream_ps(target, __m256(a.v));
+#else
+  _mm_stream_ps(target, __m128(a.v));
+#endif
+}
+VF_FN void end_of_stream() { _mm_sfence(); }
+#else
+VF_FN void stream(float* target, F32 a) { store(target, a); }
+VF_FN void end_of_stream() {}
+#endif
+VF_FN void stream(double* target, double a) { *target = a; }  // one lane: not worth it
+
+// memcpy past the caches, by whole lines of the target.
+template <class T>
+inline void stream_run(const T* source, T* target, int count) {
+  auto* to = reinterpret_cast<char*>(target);
+  const auto* from = reinterpret_cast<const char*>(source);
+  const int bytes = count * static_cast<int>(sizeof(T));
+  const int skip = static_cast<int>(-reinterpret_cast<uintptr_t>(to) % kLine);
+  int at = skip < bytes ? skip : bytes;
+  std::memcpy(to, from, at);
+  for (; at + kLine <= bytes; at += kLine) {
+    for (int i = 0; i < kLine; i += static_cast<int>(sizeof(F32)))
+      stream(reinterpret_cast<float*>(to + at + i),
+             load(reinterpret_cast<const float*>(from + at + i)));
+  }
+  std::memcpy(to + at, from + at, bytes - at);
+}
+
+}  // namespace vae_fast::VF_ISA

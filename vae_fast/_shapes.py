@@ -1,0 +1,47 @@
+"""What the networks of a model take and return, checked."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from torch import Tensor
+
+
+def event_shape(name: str, value: int | Sequence[int]) -> tuple[int, ...]:
+    shape = (value,) if isinstance(value, int) else tuple(value)
+    if not shape or any(not isinstance(size, int) or size < 1 for size in shape):
+        raise ValueError(f"{name} must be a positive int or a tuple of them; got {value!r}")
+    return shape
+
+
+def mean_logvar(name: str, output: object, event_shape: tuple[int, ...]) -> tuple[Tensor, Tensor]:
+    """``(mean, logvar)`` from a network that gives the two, or one tensor with both in dim 1."""
+    if isinstance(output, Tensor):
+        if output.dim() < 2 or output.shape[1] != 2 * event_shape[0]:
+            raise ValueError(
+                f"{name} must return (mean, logvar), or one tensor with both along dimension 1, "
+                f"[N, {2 * event_shape[0]}, ...]; got shape {tuple(output.shape)}"
+            )
+        mean, logvar = output.chunk(2, dim=1)
+    else:
+        mean, logvar = pair(name, output, " or one tensor")
+    check_event(f"the mean of {name}", mean, event_shape)
+    check_event(f"the logvar of {name}", logvar, event_shape)
+    return mean, logvar
+
+
+def pair(name: str, output: object, otherwise: str = "") -> tuple[Tensor, Tensor]:
+    if not isinstance(output, (tuple, list)) or len(output) != 2:
+        raise ValueError(
+            f"{name} must return (mean, logvar){otherwise}; got {type(output).__name__}"
+        )
+    mean, logvar = output
+    return mean, logvar
+
+
+def check_event(name: str, value: object, event_shape: tuple[int, ...]) -> None:
+    if not isinstance(value, Tensor):
+        raise ValueError(f"{name} must be a tensor; got {type(value).__name__}")
+    if value.shape[1:] != event_shape:
+        expected = ", ".join(map(str, ("N", *event_shape)))
+        raise ValueError(f"{name} must have shape [{expected}]; got {tuple(value.shape)}")

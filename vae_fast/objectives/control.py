@@ -1,0 +1,121 @@
+"""Control of the KL divergence: free bits, capacity, balance."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch import Tensor
+
+from vae_fast import functional
+from vae_fast._checks import one_of
+from vae_fast.objectives._values import number
+
+if TYPE_CHECKING:
+    from vae_fast.model import FusedVAE
+    from vae_fast.objectives.elbo import ELBO
+
+KINDS = ("dimension", "element", "row", "group")
+
+
+@dataclass(frozen=True)
+class FreeBits:
+    r"""A KL divergence of λ nats costs nothing: below it a part counts as λ, without gradient.
+
+    Args:
+        nats: λ.
+        per: the part. With kl[n, d] the KL of row n and latent dimension d,
+            "dimension": Σ_d max(λ, mean_n kl[n, d]), after the mean over the batch;
+            "element": mean_n Σ_d max(λ, kl[n, d]), for each row and dimension;
+            "row": mean_n max(λ, Σ_d kl[n, d]);
+            "group": Σ_g max(λ, mean_n Σ_{d in g} kl[n, d]).
+        groups: for "group", names and the latent dimensions of each, counted along the flattened
+            latent shape. Each dimension belongs to one group.
+
+    Source: Kingma et al. 2016, "Improved variational inference with inverse autoregressive flow",
+    equation 15 ("group").
+    """
+
+    nats: float
+    per: str = "dimension"
+    groups: Mapping[str, Sequence[int]] | None = field(default=None, hash=False)
+
+    def __post_init__(self) -> None:
+        number("nats", self.nats)
+        one_of("per", self.per, KINDS)
+        if (self.groups is not None) != (self.per == "group"):
+            raise ValueError(
+                f"groups must be given with per='group', and only then; got per={self.per!r} and "
+                f"groups={self.groups!r}"
+            )
+        if self.groups is not None:  # a copy: the caller's may change
+            copied = {name: tuple(dims) for name, dims in self.groups.items()}
+            object.__setattr__(self, "groups", copied)
+
+    def membership(self, latent_shape: Sequence[int]) -> Tensor | None:
+        """Which dimensions belong to which group, ``[G, D]``; None where there are no groups."""
+        if self.groups is None:
+            return None
+        size = math.prod(latent_shape)
+        given = [dim for dims in self.groups.values() for dim in dims]
+        wrong = sorted({d for d in given if d not in range(size) or given.count(d) > 1})
+        missing = sorted(set(range(size)) - set(given))
+        if wrong or missing:
+            raise ValueError(
+                f"groups must hold each latent dimension from 0 to {size - 1} once; "
+                f"missing are {missing}, twice or out of range {wrong}"
+            )
+        of_group = torch.zeros(len(self.groups), size, dtype=torch.bool)
+        for index, dims in enumerate(self.groups.values()):
+            of_group[index, list(dims)] = True
+        return of_group
+
+
+def at_least(values: Tensor, floor: float) -> Tensor:
+    """``values``, of which those below ``floor`` count as it and have no gradient."""
+    return torch.where(values < floor, floor, values)
+
+
+def sample_controlled(
+    objective: ELBO,
+    model: FusedVAE,
+    mean: Tensor,  # [N, *latent]
+    logvar: Tensor,  # [N, *latent]
+    noise: dict[str, Any],  # num_samples, eps, seed, row_offset
+) -> tuple[Tensor, Tensor, Tensor]:
+    """z, each row's KL divergence [N], and what beta multiplies, [N], by its mean over the rows."""
+    bits = objective.free_bits
+    per = None if bits is None else bits.per
+    prior = model.prior_arguments()
+    z, kl, *sums = functional.sample_kl(
+        mean,
+        logvar,
+        **prior,
+        **noise,
+        free_bits=bits.nats if bits is not None and per == "element" else None,
+        balance=objective.balance,
+        return_dims=per in ("dimension", "group"),
+        backend=model.backend,
+    )
+    penalty = kl
+    if bits is not None and per == "element":
+        with torch.no_grad():
+            kl = functional.gaussian_kl(mean, logvar, **prior, backend=model.backend)
+    elif bits is not None and per == "row":
+        penalty = at_least(kl, bits.nats)
+    elif bits is not None:
+        means = sums[0].flatten() / kl.shape[0]
+        if per == "group":
+            groups = model.objective_state.groups
+            assert groups is not None
+            means = torch.where(groups, means, 0.0).sum(-1)
+        penalty = at_least(means, bits.nats).sum().expand_as(kl)  # whose mean it is
+    if objective.capacity is not None:
+        capacity = model.objective_state.capacity
+        assert capacity is not None
+        distance = kl.mean() - capacity.tensor.to(kl.dtype)
+        penalty = distance.abs().expand_as(kl)
+    return z, kl.detach(), penalty

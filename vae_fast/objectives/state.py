@@ -1,0 +1,131 @@
+"""What an objective keeps in its model: tensors, on whose values compiled code does not depend."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import torch
+from torch import Tensor, nn
+
+from vae_fast.objectives._values import number
+from vae_fast.objectives.schedules import Constant, Schedule, as_schedule
+
+MOMENTUM = 0.9
+
+
+class Scheduled(nn.Module):
+    """The present value of a schedule."""
+
+    tensor: Tensor  # [], float64
+
+    def __init__(self, name: str, schedule: float | Schedule) -> None:
+        super().__init__()
+        self.name = name
+        self.schedule = as_schedule(name, schedule)
+        self.value = 0.0
+        self.register_buffer("tensor", torch.zeros((), dtype=torch.float64), persistent=False)
+        self._write(self.schedule(0))
+
+    def _write(self, value: float) -> None:
+        number(self.name, value)
+        self.value = float(value)
+        self.tensor.fill_(self.value)
+
+    def set_step(self, step: int) -> None:
+        if not isinstance(self.schedule, Constant):
+            self._write(self.schedule(step))
+
+    def set(self, value: float) -> None:
+        """Take ``value`` from now on, in place of the schedule."""
+        self._write(value)
+        self.schedule = Constant(self.value)
+
+    def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> Scheduled:
+        super()._apply(fn, recurse)
+        # A change of the module's dtype must not round the value.
+        self.tensor = torch.full_like(self.tensor, self.value, dtype=torch.float64)
+        return self
+
+
+def _mean(sums: Tensor, initial: float) -> Tensor:
+    total, weight = sums.unbind()
+    return torch.where(weight > 0, total / weight, initial)
+
+
+def _add(sums: Tensor, value: Tensor) -> None:
+    value = value.to(sums.dtype)
+    sums.lerp_(torch.stack([value, torch.ones_like(value)]), 1 - MOMENTUM)
+
+
+def _run_exchange(sums: Tensor, value: Tensor, initial: float) -> Tensor:
+    before = _mean(sums, initial).to(value.dtype)
+    _add(sums, value)
+    return before
+
+
+# An op of its own, as the compiler would leave reading the sums to the backward pass, where it
+# needs the mean, although they are written to before.
+_exchange = torch.library.custom_op(
+    "vae_fast::exchange_running_mean",
+    _run_exchange,
+    mutates_args=("sums",),
+    schema="(Tensor(a!) sums, Tensor value, float initial) -> Tensor",
+)
+_exchange.register_fake(lambda sums, value, initial: torch.empty_like(value))
+
+
+class RunningMean(nn.Module):
+    """An exponentially weighted mean of 0-dim tensors, which the state dict holds.
+
+    Its weights sum to 1 from the first value on (the correction that Adam makes).
+    """
+
+    sums: Tensor  # [2], float64: of weights times values, and of weights
+
+    def __init__(self, initial: float) -> None:
+        super().__init__()
+        self.initial = initial  # the value of the mean of nothing
+        self.register_buffer("sums", torch.zeros(2, dtype=torch.float64))
+
+    def value(self, dtype: torch.dtype) -> Tensor:  # []
+        return _mean(self.sums, self.initial).to(dtype)
+
+    @torch.no_grad()
+    def update(self, value: Tensor) -> None:
+        _add(self.sums, value)
+
+    def exchange(self, value: Tensor) -> Tensor:  # [], of its dtype
+        """The mean so far, to which ``value`` is added then."""
+        return _exchange(self.sums, value, self.initial)
+
+    def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> RunningMean:
+        before = self.sums
+        super()._apply(fn, recurse)
+        # Nor these.
+        self.sums = self.sums.double() if before.is_meta else before.to(self.sums.device)
+        return self
+
+
+class ObjectiveState(nn.Module):
+    """Everything of this kind; None is what the objective has no use for."""
+
+    groups: Tensor | None  # [G, D], bool: which latent dimensions belong to which group
+
+    def __init__(
+        self,
+        beta: float | Schedule,
+        capacity: float | Schedule | None = None,
+        groups: Tensor | None = None,
+        running_mean: bool = False,
+    ) -> None:
+        super().__init__()
+        self.beta = Scheduled("beta", beta)
+        self.capacity = None if capacity is None else Scheduled("capacity", capacity)
+        # 0 is no baseline at all.
+        self.running_mean = RunningMean(0.0) if running_mean else None
+        self.register_buffer("groups", groups, persistent=False)
+
+    def set_step(self, step: int) -> None:
+        for scheduled in (self.beta, self.capacity):
+            if scheduled is not None:
+                scheduled.set_step(step)

@@ -1,0 +1,57 @@
+"""Priors of z."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor, nn
+
+
+class GaussianPrior(nn.Module):
+    """p(z) as a Gaussian with diagonal covariance, fixed or learned.
+
+    A prior of ``FusedVAE`` is any module that is called without arguments and returns the mean and
+    the log-variance, broadcastable to ``[*latent]``.
+
+    Args:
+        latent_shape: event shape of z, an int or a tuple.
+        mean, logvar: where they are, or start: numbers, or tensors that broadcast to the shape.
+        learned: whether they are parameters or buffers.
+
+    Raises:
+        ValueError: mean or logvar does not broadcast to the latent shape.
+    """
+
+    mean: Tensor  # [*latent]
+    logvar: Tensor  # [*latent]
+
+    def __init__(
+        self,
+        latent_shape: int | Sequence[int],
+        mean: float | Tensor = 0.0,
+        logvar: float | Tensor = 0.0,
+        *,
+        learned: bool,
+    ) -> None:
+        super().__init__()
+        shape = (latent_shape,) if isinstance(latent_shape, int) else tuple(latent_shape)
+        for name, value in (("mean", mean), ("logvar", logvar)):
+            start = torch.as_tensor(value, dtype=torch.get_default_dtype()).detach()
+            try:
+                full = start.broadcast_to(shape).clone()
+            except RuntimeError as error:
+                raise ValueError(
+                    f"{name} must broadcast to the latent shape {shape}; got {tuple(start.shape)}"
+                ) from error
+            if learned:
+                setattr(self, name, nn.Parameter(full))
+            else:
+                self.register_buffer(name, full)
+
+    def forward(self) -> tuple[Tensor, Tensor]:
+        return self.mean, self.logvar
+
+    def extra_repr(self) -> str:
+        learned = isinstance(self.mean, nn.Parameter)
+        return f"latent_shape={tuple(self.mean.shape)}, learned={learned}"
