@@ -200,6 +200,7 @@ def test_other_data(tmp_path: Path, shape: str, capsys: Capture) -> None:
         ("--decoder-variance=fixed", "--beta=4"),
         ("--decoder-variance=per_feature", "--prior=learned"),
         ("--decoder-variance=optimal", "--capacity=5", "--capacity-steps=20"),
+        ("--prior=learned", "--balance=0.8"),
         ("--objective=iwae", "--num-samples=5", "--estimator=dreg", "--prior=learned"),
         ("--estimator=score_function", "--num-samples=4", "--free-bits=0.1"),
         ("--estimator=score_function", "--baseline=running_mean"),

@@ -93,6 +93,7 @@ OBJECTIVE = {
     "free_bits_per": (str, "PART", "for each " + ", ".join(settings.FREE_BITS_PER)),
     "capacity": (number, "NATS", "of KL, from which the distance is weighted"),
     "capacity_steps": (whole, "N", "steps in which the capacity rises from 0; 0: at once"),
+    "balance": (number, "A", "part of the KL's gradient that a learned prior gets, from 0 to 1"),
 }
 OPTIMISATION = {
     "epochs": (whole, "N", "passes over the training rows"),

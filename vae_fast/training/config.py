@@ -38,7 +38,7 @@ CHANGEABLE = ("data", "epochs", "backend", "accelerator", "devices", "precision"
 # Options that configs of earlier versions lack; their runs have the defaults.
 ADDED = (
     "objective", "estimator", "baseline", "free_bits", "free_bits_per", "capacity",
-    "capacity_steps", "beta_schedule", "beta_steps", "prior",
+    "capacity_steps", "balance", "beta_schedule", "beta_steps", "prior",
 )  # fmt: skip
 
 
@@ -92,6 +92,7 @@ class RunConfig:
     free_bits_per: str = "dimension"
     capacity: float = 0.0
     capacity_steps: int = 0
+    balance: float | None = None
     epochs: int = 200
     batch_size: int = 128
     learning_rate: float = 1e-3
@@ -153,6 +154,8 @@ class RunConfig:
             raise UserError(
                 f"--capacity-steps needs a --capacity above 0; got {self.capacity_steps} steps"
             )
+        if self.balance is not None:
+            _number("balance", self.balance, 0, 1)
         try:
             objective = self.make_objective()
             objective.check_model(
@@ -175,11 +178,11 @@ class RunConfig:
         if self.objective == "elbo":
             baseline = None if self.baseline == "none" else self.baseline
             return ELBO(
-                self.num_samples, self.estimator, beta, free_bits, capacity, baseline=baseline
+                self.num_samples, self.estimator, beta, free_bits, capacity, self.balance, baseline
             )
         if self.baseline != "auto":
             raise ValueError(f"it has no baseline; got {self.baseline!r}")
-        controls = {"free_bits": free_bits, "capacity": capacity}
+        controls = {"free_bits": free_bits, "capacity": capacity, "balance": self.balance}
         return IWAE(self.num_samples, self.estimator, beta, **controls)  # type: ignore[arg-type]
 
     def to_json(self) -> dict[str, object]:
