@@ -128,6 +128,8 @@ def broken(kernel: Compiled, found: Cost) -> list[str]:
         accesses = kernel.elements * kernel.variant.dtype.itemsize // 16 // kernel.threads
         for access, tensors in zip(("ld", "st"), trips, strict=True):
             wide, narrow = _accesses(kernel, access)
+            if not accesses:
+                problems.append(f"a thread has fewer than 16 bytes of a tensor to {access}")
             if wide != tensors * accesses:
                 problems.append(f"{wide} wide {access}, where {tensors * accesses} are the least")
             if access == "st" and narrow > ROW_STORES:

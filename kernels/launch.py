@@ -28,10 +28,12 @@ TILE = 2048
 SMALL_TILE = 512
 SMALL_CALL = 1 << 20
 WARPS = 4
-# How many times fewer in float64, whose sines and exponentials take most registers.
+# How many times fewer, so that no kernel spills on compute capability 8.0, 9.0 or 10.0: in float64;
+# where much is kept from sample to sample (log-weights, unaligned rows), and once more where from
+# row to row too; and where sums over rows meet a Philox block for each element.
 DOUBLE = 4
-# And where each element has a Philox block of its own, beside a sum over rows that stays apart.
-SINGLY = 4
+KEPT = 2
+SINGLY = 16
 # Programs that leave a partial sum over rows: enough for any device, few enough that adding up what
 # they leave is nothing.
 SUMMING_PROGRAMS = 1024
@@ -199,8 +201,11 @@ class Call:
         self.row_loop = self.column_sums or SCALAR in grads
         self.parts: list[Part] = []
 
-    def divide(self, *, noise_first: int | None = None, noise_samples: int = 1) -> Tiling:
-        """Decides the tiles. ``noise_first`` is the noise's index of the first element."""
+    def divide(
+        self, *, noise_first: int | None = None, noise_samples: int = 1, kept: bool = False
+    ) -> Tiling:
+        """Decides the tiles. ``noise_first`` is the noise's index of the first element; ``kept``
+        says that much is kept from sample to sample."""
         wide = [each for each in self.operands if each.form in (FULL, WRAPPED)]
         strides = [each.stride for each in wide]
         first = noise_first or 0
@@ -209,9 +214,11 @@ class Call:
         starts = (self.cols, first, *strides)
         align = next((n for n in (lanes, 4) if not any(start % n for start in starts)), 1)
         double = self.compute is torch.float64
-        most = TILE // DOUBLE if double else TILE
-        if align == 1 and self.column_sums and noise_first is not None:
-            most //= SINGLY
+        noisy = noise_first is not None and align == 1
+        fewer = KEPT if kept or (noisy and noise_samples > 1) else 1
+        if self.column_sums:
+            fewer = SINGLY if noisy else fewer * fewer
+        most = TILE // max(fewer, DOUBLE if double else 1)
         long = self.cols > most
         shift = flat = 0
         if align == 1 and not self.column_sums:  # whose columns must not move from row to row

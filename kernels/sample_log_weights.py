@@ -225,7 +225,7 @@ def sample_log_weights_forward(
     lead = () if num_samples is None else (num_samples,)
     call = Call((mean, logvar, prior_mean, prior_logvar), mean.shape, event_dims, whole=True)
     noise = Noise(seed, row_offset * call.cols, mean.device, eps)
-    tiling = call.divide(noise_first=noise.first, noise_samples=num_samples or 1)
+    tiling = call.divide(noise_first=noise.first, noise_samples=num_samples or 1, kept=True)
     z = call.new((*lead, *mean.shape), mean.dtype)
     ratio = call.new((*lead, *mean.shape[: mean.dim() - event_dims]))
     call.run(
@@ -258,7 +258,7 @@ def sample_log_weights_backward(
     grads = GaussianForms(*gradient_forms(tensors, needs, mean.shape, event_dims))
     call = Call(tensors, mean.shape, event_dims, grads=grads)
     noise = Noise(seed, row_offset * call.cols, mean.device, eps)
-    tiling = call.divide(noise_first=noise.first, noise_samples=num_samples or 1)
+    tiling = call.divide(noise_first=noise.first, noise_samples=num_samples or 1, kept=True)
     made = [call.gradient(tensor, form) for tensor, form in zip(tensors, grads, strict=True)]
     grad_rows, form = upstream(grad_log_ratio)
     call.run(
