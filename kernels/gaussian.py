@@ -38,6 +38,16 @@ def kl_parts(m, v, p_m, p_v, HAS_PRIOR_LOGVAR: tl.constexpr):
 
 
 @triton.jit
+def deviation_of(v, HAS_PRIOR_LOGVAR: tl.constexpr):
+    """e^(v/2), with the bits that ``deviation_and_kl_parts`` has."""
+    if HAS_PRIOR_LOGVAR:
+        return exp(0.5 * v)
+    else:
+        deviation, _, _ = exp_half(v)
+        return deviation
+
+
+@triton.jit
 def deviation_and_kl_parts(m, v, p_m, p_v, HAS_PRIOR_LOGVAR: tl.constexpr):
     """e^(v/2), and ``kl_parts``."""
     if HAS_PRIOR_LOGVAR:

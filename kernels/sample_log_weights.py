@@ -12,6 +12,7 @@ from torch import Tensor
 
 from vae_fast.kernels.gaussian import (
     clamp,
+    deviation_of,
     gate,
     log_prior_grad_logvar,
     log_ratio,
@@ -69,7 +70,7 @@ def sample_log_weights_fwd_tile(
     )
     v = clamp(b_v, LOW, HIGH)
     p_v, precision = clamp_prior(b_pv, LOW, HIGH, FORMS.prior_logvar != ABSENT)
-    deviation = exp(0.5 * v)
+    deviation = deviation_of(v, FORMS.prior_logvar != ABSENT)
     place = offsets(at, at[0], cols, T)
     for sample in range(samples):
         there = plane(sample, rows, cols, T) + place
@@ -129,7 +130,7 @@ def sample_log_weights_bwd_tile(
     )
     v = clamp(b_v, LOW, HIGH)
     p_v, precision = clamp_prior(b_pv, LOW, HIGH, FORMS.prior_logvar != ABSENT)
-    deviation = exp(0.5 * v)
+    deviation = deviation_of(v, FORMS.prior_logvar != ABSENT)
     inverse = exp(-0.5 * v)
     place = offsets(at, at[0], cols, T)
     grad_m = tl.full([T.R, T.C], 0.0, T.COMPUTE)

@@ -16,7 +16,14 @@ class SampledTile {
   SampledTile(const GaussianTile<T>& in, int count, bool with_inverse) : in_(in) {
     for_each_vector<T>(count, [&](int i, int lanes) VF_INLINE {
       const V v = in.logvar(i, lanes);
-      put(root_.data + i, lanes, math::exp(V(T(0.5)) * v));
+      // As sample_kl has it, so that both draw the same bits.
+      V root;
+      if constexpr (General) {
+        root = math::exp(V(T(0.5)) * v);
+      } else {
+        root = math::exp_half(v).root;
+      }
+      put(root_.data + i, lanes, root);
       if (with_inverse) put(inverse_.data + i, lanes, math::exp(V(T(-0.5)) * v));
       if constexpr (General) {
         const LogRatio<V, true> ratio(v, in.prior_mean(i, lanes), in.prior_logvar(i, lanes));
