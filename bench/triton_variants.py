@@ -97,11 +97,12 @@ def _log_weights(variant: Variant) -> None:
     z, options = _sampling(variant)
     grad = torch.empty(z.shape[:-1])
     share = grad if variant.estimator == "dreg" else None
-    sample_log_weights_forward(*given, *options, 0, BOUNDS)
-    sample_log_weights_backward(
-        z, grad, share, *given, *options, 0, BOUNDS, variant.estimator != "reparameterization",
-        tuple(tensor is not None for tensor in given),
-    )  # fmt: skip
+    arguments: tuple[Any, ...] = (*given, *options, 0, BOUNDS)
+    sample_log_weights_forward(*arguments)
+    path_only = variant.estimator != "reparameterization"
+    needs = tuple(tensor is not None for tensor in given)
+    arguments = (z, grad, share, *arguments, path_only, needs)
+    sample_log_weights_backward(*arguments)
 
 
 def _score_function(variant: Variant) -> None:
@@ -110,7 +111,8 @@ def _score_function(variant: Variant) -> None:
     z, options = _sampling(variant)
     mean, logvar = _make(variant, "full"), _make(variant, variant.logvar)
     weight = torch.empty(z.shape[:-1])
-    score_function_backward(weight, mean, logvar, *options, BOUNDS, (True, True))
+    arguments: tuple[Any, ...] = (weight, mean, logvar, *options, BOUNDS, (True, True))
+    score_function_backward(*arguments)
 
 
 def _importance_weights(variant: Variant) -> None:

@@ -192,7 +192,9 @@ class Call:
         self.compute = compute_dtype(*tensors, *also)
         self.operands = [operand(tensor, shape, event_dims, samples) for tensor in tensors]
         if whole and not any(each.form == FULL for each in self.operands):
-            self.operands[0] = Operand(tensors[0].expand(shape).contiguous(), FULL, self.cols)
+            first = tensors[0]
+            assert first is not None
+            self.operands[0] = Operand(first.expand(shape).contiguous(), FULL, self.cols)
         self.tensors = [each.tensor for each in self.operands]
         self.forms = [each.form for each in self.operands]
         self.strides = [each.stride for each in self.operands]

@@ -22,10 +22,9 @@ void forward(const SampleKLArgs& args, int threads) {
     for (int64_t sample = 0; sample < args.samples; ++sample) {
       const T* eps = noise_of(args, sample, tile, noise);
       const int64_t start = sample * plane + tile.start;
-      Target<T> z{z_buffer.data};
-      if (in_place) z = target_at(static_cast<T*>(args.z.data) + start, streams);
+      T* z = in_place ? static_cast<T*>(args.z.data) + start : z_buffer.data;
       const auto draw = [&](int i, int lanes, Lanes<T> deviation) VF_INLINE {
-        z.put(i, lanes, math::fma(deviation, get(eps + i, lanes), get(in.mean + i, lanes)));
+        put(z + i, lanes, math::fma(deviation, get(eps + i, lanes), get(in.mean + i, lanes)));
       };
       if (sample > 0) {
         for_each_vector<T>(
@@ -38,7 +37,7 @@ void forward(const SampleKLArgs& args, int threads) {
       } else {
         in.forward(kl_buffer.data, draw);
       }
-      if (!in_place) write_run(z.at, args.z, start, tile.count, streams);
+      if (!in_place) write_run(z, args.z, start, tile.count, streams);
     }
     raise_to_floor(args.control, kl_buffer.data, tile.count);
     kl.take(tile, group, kl_buffer.data);
