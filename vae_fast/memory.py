@@ -54,8 +54,9 @@ class _Cache:
     def take(self, size: int) -> _Block:
         with self.lock:
             self._tidy()
-            for number, block in enumerate(self.blocks):
-                if size <= block.bytes.size <= size * _SPARE:
+            # The newest first: some of it may still be in the caches.
+            for number in reversed(range(len(self.blocks))):
+                if size <= self.blocks[number].bytes.size <= size * _SPARE:
                     return self.blocks.pop(number)
         return _Block(size)
 
