@@ -1,6 +1,6 @@
 """Benchmarks: the ops beside what people use instead, on the same work, with the limit beside it.
 
-``python -m bench.run`` measures everything in some twenty minutes and writes
+``python -m bench.run`` measures everything in some thirty minutes and writes
 ``bench/results/<machine>.json``, the tables of ``docs/performance.md``, which nobody types, and its
 pictures. ``python -m bench.ratios`` measures only what there are targets for, in about five. Both
 take names of ops and models, ``--device``, ``--backend`` and ``--quick``, which tries it all out.

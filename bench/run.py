@@ -1,6 +1,6 @@
 """Measures everything and writes the results, the tables and the pictures: ``python -m bench.run``.
 
-Takes some twenty minutes of a machine that does nothing else. Compiled code is made afresh, in a
+Takes some thirty minutes of a machine that does nothing else. Compiled code is made afresh, in a
 folder of its own, so that the compile times are those of a first run.
 """
 

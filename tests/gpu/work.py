@@ -30,11 +30,23 @@ def every_op(
     z, kl = F.sample_kl(mean, logvar, num_samples=2, seed=seed, backend=backend)
     loss = F.negative_elbo(x, x_mean, x_logvar, kl, backend=backend)
     log_likelihood = F.gaussian_log_likelihood(x, x_mean, x_logvar, backend=backend)
-    divergence = F.gaussian_kl(mean, logvar, backend=backend)
+    divergence = F.gaussian_kl(mean, logvar, free_bits=0.1, backend=backend)
     total = 3 * loss + z.square().sum() + log_likelihood.sum() + divergence.mean()
+    paths, log_ratio = F.sample_log_weights(
+        mean, logvar, num_samples=3, seed=seed, estimator="dreg", backend=backend
+    )
+    error = F.squared_error(x, x_mean, backend=backend)
+    bound, weights = F.importance_weighted_elbo(log_ratio - error, backend=backend)
+    scored = torch.full((), 5, dtype=torch.int64, device=mean.device) if seed is None else seed
+    signal = F.score_function(-error, mean, logvar, seed=scored, backend=backend)
+    total = total + paths.sum() + bound.sum() + signal.sum()
     leaves = {name: t for name, t in given.items() if t.requires_grad}
     gradients = torch.autograd.grad(total, list(leaves.values()))
-    outputs = {"z": z, "kl": kl, "loss": loss, "ll": log_likelihood, "divergence": divergence}
+    outputs = {
+        "z": z, "kl": kl, "loss": loss, "ll": log_likelihood, "divergence": divergence,
+        "paths": paths, "log_ratio": log_ratio, "error": error, "bound": bound,
+        "weights": weights, "signal": signal,
+    }  # fmt: skip
     return {name: t.detach() for name, t in outputs.items()} | {
         f"grad {name}": g for name, g in zip(leaves, gradients, strict=True)
     }

@@ -18,15 +18,12 @@ from vae_fast._backends._cpu_tensors import (
     _output,
     _row_output,
     _sampled,
+    _with_samples,
 )
 from vae_fast._backends.reference import compute_dtype
 
 with contextlib.suppress(ImportError):  # of which ``cpu`` tells
     from vae_fast import _C
-
-
-def _with_samples(shape: torch.Size, num_samples: int | None) -> torch.Size:
-    return shape if num_samples is None else torch.Size((num_samples, *shape))
 
 
 def sample_log_weights_forward(

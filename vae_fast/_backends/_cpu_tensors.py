@@ -95,6 +95,10 @@ def _gradients(
     return gradients, tuple(outputs)
 
 
+def _with_samples(shape: torch.Size, num_samples: int | None) -> torch.Size:
+    return shape if num_samples is None else torch.Size((num_samples, *shape))
+
+
 def _sampled(
     tensor: Tensor | None, z_shape: torch.Size, num_samples: int | None
 ) -> tuple[Any, ...] | None:

@@ -19,10 +19,10 @@ import torch
 from torch import Tensor
 
 from vae_fast import _seed
+from vae_fast._backends._cpu_tensors import _CODES as CODES
 from vae_fast._backends._cpu_tensors import _reduction
 from vae_fast._backends.reference import compute_dtype
 
-CODES = {torch.float64: 0, torch.float32: 1, torch.float16: 2, torch.bfloat16: 3}
 FULL, ROW, COLUMN = range(3)
 
 Strides = tuple[int, int, int]  # of sample, row and column

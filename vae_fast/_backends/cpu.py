@@ -26,6 +26,7 @@ from vae_fast._backends._cpu_tensors import (
     _output,
     _row_output,
     _sampled,
+    _with_samples,
 )
 from vae_fast._backends.reference import compute_dtype
 from vae_fast._control import KLControl
@@ -99,7 +100,7 @@ def sample_kl_forward(
     return_dims: bool,
 ) -> tuple[Tensor, Tensor, Tensor | None]:
     shape = mean.shape
-    z_shape = shape if num_samples is None else torch.Size((num_samples, *shape))
+    z_shape = _with_samples(shape, num_samples)
     tensors = (mean, logvar, prior_mean, prior_logvar)
     operands = _operands(tensors, shape)
     dtype = compute_dtype(*tensors)
@@ -134,7 +135,7 @@ def sample_kl_backward(
     needs: tuple[bool, ...],
 ) -> tuple[Tensor | None, ...]:
     shape = mean.shape
-    z_shape = shape if num_samples is None else torch.Size((num_samples, *shape))
+    z_shape = _with_samples(shape, num_samples)
     tensors = (mean, logvar, prior_mean, prior_logvar)
     operands = _operands(tensors, shape)
     gradients, outputs = _gradients(tensors, operands, needs, shape, event_dims)
