@@ -8,16 +8,13 @@ another, and a kernel would write to its pointer.
 
 from __future__ import annotations
 
-import math
 from typing import Any
 
 import torch
 from torch import Tensor
 
 from vae_fast import memory
-
-_CODES = {torch.float64: 0, torch.float32: 1, torch.float16: 2, torch.bfloat16: 3}
-_FULL, _ROW, _COLUMN, _TOTAL = range(4)
+from vae_fast._backends._codes import COLUMN, DTYPES, FULL, ROW, reduction_of
 
 
 def _operand(tensor: Tensor | None, shape: torch.Size) -> tuple[Any, ...] | None:
@@ -26,8 +23,8 @@ def _operand(tensor: Tensor | None, shape: torch.Size) -> tuple[Any, ...] | None
     if tensor.is_neg():  # a view whose memory holds the negated values
         tensor = tensor.resolve_neg()
     if tensor.shape == shape and tensor.is_contiguous():
-        return tensor.data_ptr(), _CODES[tensor.dtype], None, tensor
-    return tensor.data_ptr(), _CODES[tensor.dtype], tensor.expand(shape).stride(), tensor
+        return tensor.data_ptr(), DTYPES[tensor.dtype], None, tensor
+    return tensor.data_ptr(), DTYPES[tensor.dtype], tensor.expand(shape).stride(), tensor
 
 
 def _operands(tensors: tuple[Tensor | None, ...], shape: torch.Size) -> tuple[Any, ...]:
@@ -35,28 +32,15 @@ def _operands(tensors: tuple[Tensor | None, ...], shape: torch.Size) -> tuple[An
 
 
 def _output(tensor: Tensor) -> tuple[int, int, int]:
-    return tensor.data_ptr(), _CODES[tensor.dtype], _FULL
+    return tensor.data_ptr(), DTYPES[tensor.dtype], FULL
 
 
 def _row_output(tensor: Tensor) -> tuple[int, int, int]:
-    return tensor.data_ptr(), _CODES[tensor.dtype], _ROW
+    return tensor.data_ptr(), DTYPES[tensor.dtype], ROW
 
 
 def _column_output(tensor: Tensor) -> tuple[int, int, int]:
-    return tensor.data_ptr(), _CODES[tensor.dtype], _COLUMN
-
-
-def _reduction(shape: torch.Size, full: torch.Size, event_dims: int) -> int:
-    """Which sum of the values at the elements an input of this shape has for its gradient."""
-    count = math.prod(shape)
-    if count == math.prod(full):
-        return _FULL
-    if count == 1:
-        return _TOTAL
-    trailing = tuple(shape[max(0, len(shape) - event_dims) :])
-    if event_dims and trailing == tuple(full[len(full) - event_dims :]):
-        return _COLUMN
-    return _ROW
+    return tensor.data_ptr(), DTYPES[tensor.dtype], COLUMN
 
 
 def _empty_like(tensor: Tensor, operand: tuple[Any, ...]) -> Tensor:
@@ -89,7 +73,7 @@ def _gradients(
             outputs.append(None)
             continue
         gradient = _empty_like(tensor, operand)
-        code = _FULL if operand[2] is None else _reduction(tensor.shape, full, event_dims)
+        code = FULL if operand[2] is None else reduction_of(tensor.shape, full, event_dims)
         gradients.append(gradient)
         outputs.append((gradient.data_ptr(), operand[1], code))
     return gradients, tuple(outputs)

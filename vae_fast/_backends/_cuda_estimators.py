@@ -11,7 +11,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from vae_fast._backends import _views
+from vae_fast._backends import _codes, _views
 from vae_fast._backends.reference import compute_dtype
 
 Contexts = Callable[[torch.device], tuple[Any, ...]]
@@ -47,7 +47,7 @@ def sample_log_weights_forward(
             samples.sizes, tuple([_views.operand(t, frame, adjacent=t is read) for t in inputs]),
             bounds, _views.sampled(eps, samples, read),
             _views.noise(seed, row_offset, mean.device), sample_offset, _views.output(z),
-            _views.output(log_ratio, _views.ROW), context(mean.device),
+            _views.output(log_ratio, _codes.ROW), context(mean.device),
         )  # fmt: skip
     return z.to(mean.dtype), log_ratio
 
@@ -134,7 +134,7 @@ def score_function_backward(
     grad_mean = like.new_empty(mean.shape) if needs[0] else None
     gradients, outputs = _views.new_gradients((read,), needs[1:], frame)
     kernels.score_function_backward(
-        samples.sizes, _views.CODES[like.dtype], _views.by_row(weight, samples),
+        samples.sizes, _codes.DTYPES[like.dtype], _views.by_row(weight, samples),
         _views.operand(read, frame), bounds, _views.sampled(eps, samples, like),
         _views.noise(seed, row_offset, mean.device),
         None if grad_mean is None else _views.output(grad_mean), *outputs, context(mean.device),

@@ -19,11 +19,8 @@ import torch
 from torch import Tensor
 
 from vae_fast import _seed
-from vae_fast._backends._cpu_tensors import _CODES as CODES
-from vae_fast._backends._cpu_tensors import _reduction
+from vae_fast._backends import _codes
 from vae_fast._backends.reference import compute_dtype
-
-FULL, ROW, COLUMN = range(3)
 
 Strides = tuple[int, int, int]  # of sample, row and column
 Operand = tuple[int, int, int, int, int, Tensor]
@@ -102,7 +99,7 @@ def operand(tensor: Tensor | None, frame: Frame, adjacent: bool = False) -> Oper
         tensor = tensor.expand(frame.shape).contiguous()
         strides = strides_in(tensor, frame)
     assert strides is not None
-    return tensor.data_ptr(), CODES[tensor.dtype], *strides, tensor
+    return tensor.data_ptr(), _codes.DTYPES[tensor.dtype], *strides, tensor
 
 
 def sampled(tensor: Tensor | None, frame: Frame, like: Tensor) -> Operand | None:
@@ -140,13 +137,13 @@ def scalar(value: float | Tensor, device: torch.device) -> tuple[tuple[int, int]
     if not isinstance(value, Tensor) or value.device != device:
         return float(value), None
     value = value.resolve_neg()
-    if value.dtype not in CODES:
+    if value.dtype not in _codes.DTYPES:
         value = value.to(torch.float64)
-    return (value.data_ptr(), CODES[value.dtype]), value
+    return (value.data_ptr(), _codes.DTYPES[value.dtype]), value
 
 
-def output(tensor: Tensor, reduction: int = FULL) -> Output:
-    return tensor.data_ptr(), CODES[tensor.dtype], reduction
+def output(tensor: Tensor, reduction: int = _codes.FULL) -> Output:
+    return tensor.data_ptr(), _codes.DTYPES[tensor.dtype], reduction
 
 
 def as_read(tensors: Sequence[Tensor | None], like: Tensor) -> tuple[Tensor | None, ...]:
@@ -166,7 +163,7 @@ def new_gradients(
         for t, need in zip(tensors, needs, strict=True)
     ]
     outputs = tuple(
-        None if g is None else output(g, _reduction(g.shape, frame.shape, event_dims))
+        None if g is None else output(g, _codes.reduction_of(g.shape, frame.shape, event_dims))
         for g in gradients
     )
     return gradients, outputs

@@ -13,7 +13,14 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from vae_fast._backends import Unavailable, _cuda_estimators, _cuda_status, _views, reference
+from vae_fast._backends import (
+    Unavailable,
+    _codes,
+    _cuda_estimators,
+    _cuda_status,
+    _views,
+    reference,
+)
 from vae_fast._backends.reference import compute_dtype
 from vae_fast._control import KLControl
 
@@ -153,8 +160,8 @@ def _encoder_forward(
             (samples, *frame.sizes[1:]),
             tuple([_views.operand(t, frame, adjacent=t is mean) for t in inputs]),
             bounds, eps, noise, control, None if z is None else _views.output(z),
-            _views.output(kl, _views.ROW),
-            None if dims is None else _views.output(dims, _views.COLUMN), _context(mean.device),
+            _views.output(kl, _codes.ROW),
+            None if dims is None else _views.output(dims, _codes.COLUMN), _context(mean.device),
         )  # fmt: skip
     return kl, dims
 
@@ -272,7 +279,7 @@ def _decoder_forward(
     if mean.numel() > 0:
         kernel(
             frame.sizes, _views.decoder_operands(inputs, frame), bounds,
-            _views.output(value, _views.ROW), _context(mean.device),
+            _views.output(value, _codes.ROW), _context(mean.device),
         )  # fmt: skip
     return value
 
@@ -355,7 +362,7 @@ def negative_elbo_forward(
     _kernels.negative_elbo_forward(
         frame.sizes, _views.decoder_operands(inputs, frame), bounds,
         _views.operand(kl, _views.frame_of(kl.shape, 0, samples=False)), beta_at,
-        _REDUCTIONS[reduction], _views.output(loss), _views.output(log_likelihood, _views.ROW),
+        _REDUCTIONS[reduction], _views.output(loss), _views.output(log_likelihood, _codes.ROW),
         (None, *outputs), grad_kl if grad_kl is None else _views.output(grad_kl),
         _context(mean.device),
     )  # fmt: skip
@@ -384,7 +391,7 @@ def negative_elbo_backward(
 def scale_(gradients: tuple[Tensor | None, ...], factor: Tensor) -> None:
     """Multiplies each gradient by a 0-dim factor, in place; done at once if it is 1."""
     given = tuple(
-        (g.data_ptr(), _views.CODES[g.dtype], g.numel())
+        (g.data_ptr(), _codes.DTYPES[g.dtype], g.numel())
         for g in gradients
         if g is not None and g.numel() > 0
     )
