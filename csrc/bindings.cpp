@@ -1,8 +1,8 @@
-// The module vae_fast._C: inputs come as (pointer, dtype, strides or None, ...), outputs as
-// (pointer, dtype, reduction), and go to the kernels.
+// The module vae_fast._C: torch's tensors come as they are and go to the kernels, which know
+// nothing of them; outputs are made here.
 //
-// Nothing here knows Torch, so one build serves every version of it. Arguments have been checked in
-// vae_fast.functional; the GIL is released while a kernel runs.
+// Nothing here needs Torch's headers, so one build serves every version of it (tensors.h).
+// Arguments have been checked in vae_fast.functional; the GIL is released while a kernel runs.
 
 #include <pybind11/pybind11.h>
 #include <pybind11/stl.h>
@@ -11,6 +11,7 @@
 #include <string>
 
 #include "cpu/kernels.h"
+#include "tensors.h"
 #if defined(VF_HAVE_CUDA)
 #include "cuda_bindings.h"
 #endif
@@ -20,132 +21,323 @@ using namespace vae_fast;
 
 namespace {
 
-// A field of a tuple, by Python's own macros: a call reads some twenty of them.
-PyObject* field(const py::object& tuple, int index) { return PyTuple_GET_ITEM(tuple.ptr(), index); }
-
-// An input, once broadcast of shape [*sizes], of its first dims dimensions, or of these behind a
-// dimension of samples. Dimensions of one element are dropped, and adjacent ones that one stride
-// walks are joined.
-Operand operand(const py::object& given, const py::tuple& sizes, size_t dims,
-                std::optional<int64_t> samples = std::nullopt) {
-  Operand a;
-  if (given.is_none()) return a;
-  a.data = PyLong_AsVoidPtr(field(given, 0));
-  a.dtype = static_cast<DType>(PyLong_AsLong(field(given, 1)));
-  if (field(given, 2) == Py_None) return a;
-  const auto strides = py::reinterpret_borrow<py::tuple>(field(given, 2));
-  const size_t lead = samples ? 1 : 0;
-  if (lead + dims > kMaxDims) throw py::value_error("tensors have at most 64 dimensions");
-  for (size_t d = 0; d < lead + dims; ++d) {
-    const auto size = d < lead ? *samples : sizes[d - lead].cast<int64_t>();
-    const auto stride = strides[d].cast<int64_t>();
-    if (size == 1) continue;
-    if (a.dims > 0 && a.strides[a.dims - 1] == stride * size) {
-      a.sizes[a.dims - 1] *= size;
-      a.strides[a.dims - 1] = stride;
-    } else {
-      a.sizes[a.dims] = size;
-      a.strides[a.dims++] = stride;
-    }
-  }
-  if (a.dims == 1 && a.strides[0] == 1) a.dims = 0;
-  return a;
-}
-Operand operand(const py::object& given, const py::tuple& sizes) {
-  return operand(given, sizes, sizes.size());
-}
-Operand sampled(const py::object& given, const py::tuple& sizes, int64_t samples) {
-  return operand(given, sizes, sizes.size(), samples);
-}
-Operand one_a_row(const py::object& given, const py::tuple& sizes, int event_dims,
-                  std::optional<int64_t> samples = std::nullopt) {
-  return operand(given, sizes, sizes.size() - event_dims, samples);
-}
-Operand one_a_column(const py::object& given, const py::tuple& sizes, int event_dims) {
-  if (given.is_none()) return {};
-  return operand(given, sizes[py::slice(-event_dims, std::nullopt, std::nullopt)], event_dims);
-}
+using Object = const py::object&;
+using Samples = const std::optional<int64_t>&;  // L, where the samples have a dimension
 
 // The low 64 bits of an int or of what converts to one, a 0-dim tensor among them; 0 for None.
-uint64_t low_bits(const py::object& given) {
+uint64_t low_bits(Object given) {
   if (given.is_none()) return 0;
   const auto number = py::reinterpret_steal<py::object>(PyNumber_Long(given.ptr()));
   if (!number) throw py::error_already_set();
   return PyLong_AsUnsignedLongLongMask(number.ptr());
 }
 
-Noise noise_of(const py::object& seed, const py::object& row_offset, uint32_t sample_offset = 0) {
+Noise noise_of(Object seed, Object row_offset, uint32_t sample_offset = 0) {
   return {low_bits(seed), low_bits(row_offset), sample_offset};
 }
 
-KLControl control_of(const py::object& given) {
-  return {PyFloat_AsDouble(field(given, 0)), PyFloat_AsDouble(field(given, 1)),
-          PyFloat_AsDouble(field(given, 2))};
+double number(const py::tuple& tuple, int index) {
+  const double value = PyFloat_AsDouble(PyTuple_GET_ITEM(tuple.ptr(), index));
+  if (value == -1.0 && PyErr_Occurred()) throw py::error_already_set();
+  return value;
+}
+LogVarBounds bounds_of(const py::tuple& bounds) { return {number(bounds, 0), number(bounds, 1)}; }
+KLControl control_of(const py::tuple& control) {
+  return {number(control, 0), number(control, 1), number(control, 2)};
 }
 
-Output output(const py::object& given) {
-  Output a;
-  if (given.is_none()) return a;
-  a.data = PyLong_AsVoidPtr(field(given, 0));
-  a.dtype = static_cast<DType>(PyLong_AsLong(field(given, 1)));
-  a.reduction = static_cast<Reduction>(PyLong_AsLong(field(given, 2)));
-  return a;
+bool needed(const py::tuple& needs, int index) {
+  return PyTuple_GET_ITEM(needs.ptr(), index) == Py_True;
 }
 
-Shape shape_of(const py::tuple& sizes, int event_dims) {
-  Shape shape{1, 1};
-  const auto batch_dims = static_cast<int>(sizes.size()) - event_dims;
-  for (int d = 0; d < static_cast<int>(sizes.size()); ++d)
-    (d < batch_dims ? shape.rows : shape.cols) *= sizes[d].cast<int64_t>();
-  return shape;
-}
+DType compute_dtype(bool wide) { return wide ? DType::float64 : DType::float32; }
 
-LogVarBounds bounds_of(const py::tuple& bounds) {
-  return {bounds[0].cast<double>(), bounds[1].cast<double>()};
-}
+// The posterior and its prior, as they come.
+struct Gaussian {
+  TensorView mean, logvar, prior_mean, prior_logvar;
+  Frame frame;  // of the mean
 
-GaussianInputs gaussian_inputs(const py::tuple& inputs, const py::tuple& sizes,
-                               const py::tuple& bounds) {
-  return {operand(inputs[0], sizes), operand(inputs[1], sizes), operand(inputs[2], sizes),
-          operand(inputs[3], sizes), bounds_of(bounds)};
-}
+  Gaussian(Object mean, Object logvar, Object prior_mean, Object prior_logvar, int event_dims)
+      : mean(read(mean)),
+        logvar(read(logvar)),
+        prior_mean(read(prior_mean)),
+        prior_logvar(read(prior_logvar)),
+        frame{this->mean.sizes, this->mean.dims, event_dims} {}
+  bool wide() const {
+    return mean.is_double() || logvar.is_double() || prior_mean.is_double() ||
+           prior_logvar.is_double();
+  }
+  GaussianInputs inputs(const py::tuple& bounds) const {
+    return {operand(mean, frame), operand(logvar, frame), operand(prior_mean, frame),
+            operand(prior_logvar, frame), bounds_of(bounds)};
+  }
+};
 
-GaussianGradients gaussian_gradients(const py::tuple& out) {
-  return {output(out[0]), output(out[1]), output(out[2]), output(out[3])};
-}
+// Gradients of the inputs that need one.
+struct NewGradients {
+  NewTensor made[4];
 
-LikelihoodInputs likelihood_inputs(const py::tuple& inputs, const py::tuple& sizes,
-                                   const py::tuple& bounds) {
-  return {operand(inputs[0], sizes), operand(inputs[1], sizes), operand(inputs[2], sizes),
-          bounds_of(bounds)};
-}
+  NewGradients(const Gaussian& in, const py::tuple& needs) {
+    const TensorView* inputs[] = {&in.mean, &in.logvar, &in.prior_mean, &in.prior_logvar};
+    const auto count = static_cast<int>(needs.size());
+    for (int i = 0; i < count; ++i)
+      if (needed(needs, i) && inputs[i]->given) made[i] = make_gradient(*inputs[i], in.frame);
+  }
+  GaussianGradients outputs() const {
+    return {made[0].output, made[1].output, made[2].output, made[3].output};
+  }
+  py::tuple zeros() const {
+    for (const NewTensor& each : made) fill_zero(each);
+    return tensors();
+  }
+  py::tuple tensors() const {
+    return py::make_tuple(made[0].tensor, made[1].tensor, made[2].tensor, made[3].tensor);
+  }
+};
 
-LikelihoodGradients likelihood_gradients(const py::tuple& out) {
-  return {output(out[0]), output(out[1]), output(out[2])};
-}
+// The decoder's side, as it comes.
+struct Likelihood {
+  TensorView x, mean, logvar;
+  Frame frame;  // of the mean, the samples' dimension among those of the batch
 
-bool is_double(const Operand& a) { return a.data != nullptr && a.dtype == DType::float64; }
+  Likelihood(Object x, Object mean, Object logvar, int event_dims)
+      : x(read(x)),
+        mean(read(mean)),
+        logvar(read(logvar)),
+        frame{this->mean.sizes, this->mean.dims, event_dims} {}
+  bool wide() const { return x.is_double() || mean.is_double() || logvar.is_double(); }
+  // x has no dimension of samples where the mean has one.
+  bool shares_x() const { return mean.dims > x.dims; }
+  int64_t samples() const { return shares_x() ? mean.sizes[0] : 1; }
+  LikelihoodInputs inputs(const py::tuple& bounds) const {
+    return {operand(x, frame), operand(mean, frame), operand(logvar, frame), bounds_of(bounds)};
+  }
+};
 
-// What is computed in double: what a float64 tensor goes into, the given noise apart.
-bool wide(const NoiseArgs& args) { return args.eps.dtype == DType::float64; }
-bool wide(const GaussianInputs& in) {
-  return is_double(in.mean) || is_double(in.logvar) || is_double(in.prior_mean) ||
-         is_double(in.prior_logvar);
-}
-bool wide(const LikelihoodInputs& in) {
-  return is_double(in.x) || is_double(in.mean) || is_double(in.logvar);
-}
-bool wide(const ImportanceWeightedELBOArgs& args) { return is_double(args.log_weights); }
-bool wide(const NegativeELBOArgs& args) { return wide(args.inputs) || is_double(args.kl); }
 template <class Args>
-bool wide(const Args& args) {
-  return wide(args.inputs);
-}
-
-template <class Args>
-void launch(void (*Kernels::*kernel)(const Args&, int, bool), const Args& args, int threads) {
+void launch(void (*Kernels::*kernel)(const Args&, int, bool), const Args& args, int threads,
+            bool wide) {
   const py::gil_scoped_release released;
-  (kernels().*kernel)(args, threads, wide(args));
+  (kernels().*kernel)(args, threads, wide);
+}
+
+py::dict build_info() {
+  py::dict info;
+  info["version"] = VF_VERSION;
+  info["compiler"] = VF_COMPILER;
+  info["flags"] = VF_FLAGS;
+  info["cuda_version"] = VF_CUDA_VERSION;
+  info["cuda_architectures"] = VF_CUDA_ARCHS;
+  info["instruction_sets"] = VF_ISAS;
+  info["instruction_set"] = kernels().name;
+  return info;
+}
+
+// The value of a float32 or float64 tensor of one element, which Tensor.item() gives in some 6 us
+// where its code is not in the cache (AMD Zen 4).
+double value(Object tensor) {
+  const TensorView view = read(tensor);
+  return view.is_double() ? *static_cast<const double*>(view.data)
+                          : *static_cast<const float*>(view.data);
+}
+
+void noise(Object eps, Samples samples, int event_dims, Object seed, Object row_offset,
+           int threads) {
+  const TensorView view = read(eps);
+  const int lead = samples ? 1 : 0;
+  const Frame frame{view.sizes + lead, view.dims - lead, event_dims};
+  launch(&Kernels::noise,
+         NoiseArgs{frame.shape(),
+                   samples.value_or(1),
+                   noise_of(seed, row_offset),
+                   {view.data, view.dtype, Reduction::full}},
+         threads, view.is_double());
+}
+
+py::tuple sample_kl_forward(Object mean, Object logvar, Object prior_mean, Object prior_logvar,
+                            Object eps, Object seed, Samples samples, int event_dims,
+                            Object row_offset, const py::tuple& bounds, const py::tuple& control,
+                            bool return_dims, int threads) {
+  const Gaussian in(mean, logvar, prior_mean, prior_logvar, event_dims);
+  const DType dtype = compute_dtype(in.wide());
+  const TensorView noise = read(eps);
+  const NewTensor z = make_samples(in.frame, in.mean.dtype, samples);
+  const NewTensor kl = make_rows(in.frame, dtype);
+  const NewTensor dims = return_dims ? make_columns(in.frame, dtype) : NewTensor{};
+  launch(&Kernels::sample_kl_forward,
+         SampleKLArgs{in.frame.shape(), samples.value_or(1), in.inputs(bounds), operand(noise),
+                      noise_of(seed, row_offset), control_of(control), z.output, kl.output,
+                      dims.output},
+         threads, in.wide());
+  return py::make_tuple(z.tensor, kl.tensor, dims.tensor);
+}
+
+py::tuple sample_kl_backward(Object grad_z, Object grad_kl, Object grad_dims, Object mean,
+                             Object logvar, Object prior_mean, Object prior_logvar, Object eps,
+                             Object seed, Samples samples, int event_dims, Object row_offset,
+                             const py::tuple& bounds, const py::tuple& control,
+                             const py::tuple& needs, int threads) {
+  const Gaussian in(mean, logvar, prior_mean, prior_logvar, event_dims);
+  const NewGradients gradients(in, needs);
+  if (grad_z.is_none() && grad_kl.is_none() && grad_dims.is_none()) return gradients.zeros();
+  const TensorView noise = read(eps), by_z = read(grad_z), by_kl = read(grad_kl),
+                   by_dims = read(grad_dims);
+  launch(&Kernels::sample_kl_backward,
+         SampleKLBackwardArgs{in.frame.shape(), samples.value_or(1), in.inputs(bounds),
+                              operand(noise), noise_of(seed, row_offset), operand(by_z),
+                              KLUpstream{operand(by_kl), operand(by_dims), control_of(control)},
+                              gradients.outputs()},
+         threads, in.wide());
+  return gradients.tensors();
+}
+
+py::object gaussian_kl_forward(Object mean, Object logvar, Object prior_mean, Object prior_logvar,
+                               int event_dims, const py::tuple& bounds, const py::tuple& control,
+                               int threads) {
+  const Gaussian in(mean, logvar, prior_mean, prior_logvar, event_dims);
+  const NewTensor kl = make_rows(in.frame, compute_dtype(in.wide()));
+  launch(&Kernels::gaussian_kl_forward,
+         GaussianKLArgs{in.frame.shape(), in.inputs(bounds), control_of(control), kl.output},
+         threads, in.wide());
+  return kl.tensor;
+}
+
+py::tuple gaussian_kl_backward(Object grad_kl, Object mean, Object logvar, Object prior_mean,
+                               Object prior_logvar, int event_dims, const py::tuple& bounds,
+                               const py::tuple& control, const py::tuple& needs, int threads) {
+  const Gaussian in(mean, logvar, prior_mean, prior_logvar, event_dims);
+  const NewGradients gradients(in, needs);
+  const TensorView by_kl = read(grad_kl);
+  launch(&Kernels::gaussian_kl_backward,
+         GaussianKLBackwardArgs{in.frame.shape(), in.inputs(bounds),
+                                KLUpstream{operand(by_kl), {}, control_of(control)},
+                                gradients.outputs()},
+         threads, in.wide());
+  return gradients.tensors();
+}
+
+py::tuple sample_log_weights_forward(Object mean, Object logvar, Object prior_mean,
+                                     Object prior_logvar, Object eps, Object seed, Samples samples,
+                                     int event_dims, Object row_offset, uint32_t sample_offset,
+                                     const py::tuple& bounds, int threads) {
+  const Gaussian in(mean, logvar, prior_mean, prior_logvar, event_dims);
+  const TensorView noise = read(eps);
+  const NewTensor z = make_samples(in.frame, in.mean.dtype, samples);
+  const NewTensor log_ratio = make_rows(in.frame, compute_dtype(in.wide()), samples);
+  launch(
+      &Kernels::sample_log_weights_forward,
+      SampleLogWeightsArgs{in.frame.shape(), samples.value_or(1), in.inputs(bounds), operand(noise),
+                           noise_of(seed, row_offset, sample_offset), z.output, log_ratio.output},
+      threads, in.wide());
+  return py::make_tuple(z.tensor, log_ratio.tensor);
+}
+
+py::tuple sample_log_weights_backward(Object grad_z, Object grad_log_ratio, Object path_weight,
+                                      Object mean, Object logvar, Object prior_mean,
+                                      Object prior_logvar, Object eps, Object seed, Samples samples,
+                                      int event_dims, Object row_offset, uint32_t sample_offset,
+                                      const py::tuple& bounds, bool path_only,
+                                      const py::tuple& needs, int threads) {
+  const Gaussian in(mean, logvar, prior_mean, prior_logvar, event_dims);
+  const NewGradients gradients(in, needs);
+  if (grad_z.is_none() && grad_log_ratio.is_none()) return gradients.zeros();
+  const TensorView noise = read(eps), by_z = read(grad_z), by_ratio = read(grad_log_ratio),
+                   weight = read(path_weight);
+  launch(&Kernels::sample_log_weights_backward,
+         SampleLogWeightsBackwardArgs{in.frame.shape(), samples.value_or(1), in.inputs(bounds),
+                                      operand(noise), noise_of(seed, row_offset, sample_offset),
+                                      operand(by_z), operand(by_ratio), operand(weight), path_only,
+                                      gradients.outputs()},
+         threads, in.wide());
+  return gradients.tensors();
+}
+
+// log_weights: [K, *batch], contiguous, float32 or float64.
+py::tuple importance_weighted_elbo_forward(Object log_weights, int threads) {
+  const TensorView in = read(log_weights);
+  const Frame frame{in.sizes + 1, in.dims - 1, 0};
+  const NewTensor bound = make_rows(frame, in.dtype);
+  const NewTensor weights = make_samples(frame, in.dtype, in.sizes[0]);
+  launch(&Kernels::importance_weighted_elbo_forward,
+         ImportanceWeightedELBOArgs{in.sizes[0], frame.shape().rows, operand(in), bound.output,
+                                    weights.output},
+         threads, in.is_double());
+  return py::make_tuple(bound.tensor, weights.tensor);
+}
+
+py::tuple score_function_backward(Object weight, Object mean, Object logvar, Object eps,
+                                  Object seed, Samples samples, int event_dims, Object row_offset,
+                                  const py::tuple& bounds, const py::tuple& needs, int threads) {
+  const Gaussian in(mean, logvar, py::none(), py::none(), event_dims);
+  const NewGradients gradients(in, needs);
+  const TensorView noise = read(eps), weights = read(weight);
+  launch(&Kernels::score_function_backward,
+         ScoreFunctionArgs{in.frame.shape(), samples.value_or(1), in.inputs(bounds), operand(noise),
+                           noise_of(seed, row_offset), operand(weights), gradients.made[0].output,
+                           gradients.made[1].output},
+         threads, in.wide());
+  return py::make_tuple(gradients.made[0].tensor, gradients.made[1].tensor);
+}
+
+template <void (*Kernels::*kKernel)(const LogLikelihoodArgs&, int, bool)>
+py::object row_value(Object x, Object mean, Object logvar, int event_dims, const py::tuple& bounds,
+                     int threads) {
+  const Likelihood in(x, mean, logvar, event_dims);
+  const NewTensor value = make_rows(in.frame, compute_dtype(in.wide()));
+  launch(kKernel, LogLikelihoodArgs{in.frame.shape(), in.inputs(bounds), value.output}, threads,
+         in.wide());
+  return value.tensor;
+}
+
+// The gradient of an x that the samples share has the mean's shape, and is still to be summed.
+py::tuple gaussian_log_likelihood_backward(Object grad, Object x, Object mean, Object logvar,
+                                           int event_dims, const py::tuple& bounds,
+                                           const py::tuple& needs, int threads) {
+  const Likelihood in(x, mean, logvar, event_dims);
+  NewTensor grad_x, grad_mean, grad_logvar;
+  if (needed(needs, 0))
+    grad_x = make_samples(in.frame, in.shares_x() ? compute_dtype(in.wide()) : in.x.dtype, {});
+  if (needed(needs, 1)) grad_mean = make_gradient(in.mean, in.frame);
+  if (needed(needs, 2) && in.logvar.given) grad_logvar = make_gradient(in.logvar, in.frame);
+  const TensorView upstream = read(grad);
+  launch(&Kernels::gaussian_log_likelihood_backward,
+         LogLikelihoodBackwardArgs{in.frame.shape(),
+                                   in.inputs(bounds),
+                                   operand(upstream),
+                                   {grad_x.output, grad_mean.output, grad_logvar.output}},
+         threads, in.wide());
+  return py::make_tuple(grad_x.tensor, grad_mean.tensor, grad_logvar.tensor);
+}
+
+py::tuple negative_elbo_forward(Object x, Object mean, Object logvar, Object kl, double beta,
+                                int reduction, int event_dims, const py::tuple& bounds,
+                                const py::tuple& needs, int threads) {
+  const Likelihood in(x, mean, logvar, event_dims);
+  const TensorView divergence = read(kl);
+  const auto how = static_cast<LossReduction>(reduction);
+  const bool wide = in.wide() || divergence.is_double();
+  const NewTensor loss =
+      make(divergence.sizes, how == LossReduction::none ? divergence.dims : 0, compute_dtype(wide));
+  const NewTensor log_likelihood =
+      make(divergence.sizes, divergence.dims, compute_dtype(in.wide()), Reduction::row);
+  NewTensor grad_mean, grad_logvar, grad_kl;
+  if (needed(needs, 0)) grad_mean = make_gradient(in.mean, in.frame);
+  if (needed(needs, 1) && in.logvar.given) grad_logvar = make_gradient(in.logvar, in.frame);
+  if (needed(needs, 2)) grad_kl = make(divergence.sizes, divergence.dims, divergence.dtype);
+  launch(&Kernels::negative_elbo_forward,
+         NegativeELBOArgs{in.frame.shape(),
+                          in.samples(),
+                          in.inputs(bounds),
+                          operand(divergence),
+                          beta,
+                          how,
+                          loss.output,
+                          log_likelihood.output,
+                          {{}, grad_mean.output, grad_logvar.output},
+                          grad_kl.output},
+         threads, wide);
+  return py::make_tuple(loss.tensor, log_likelihood.tensor,
+                        py::make_tuple(grad_mean.tensor, grad_logvar.tensor, grad_kl.tensor));
 }
 
 }  // namespace
@@ -158,178 +350,20 @@ PYBIND11_MODULE(_C, m) {
   device::bind(cuda);
 #endif
 
-  // How the module was built, and what it runs on.
-  m.def("build_info", [] {
-    py::dict info;
-    info["version"] = VF_VERSION;
-    info["compiler"] = VF_COMPILER;
-    info["flags"] = VF_FLAGS;
-    info["cuda_version"] = VF_CUDA_VERSION;
-    info["cuda_architectures"] = VF_CUDA_ARCHS;
-    info["instruction_sets"] = VF_ISAS;
-    info["instruction_set"] = kernels().name;
-    return info;
-  });
-
-  // The value of a float32 or float64 tensor of one element, which Tensor.item() gives in some
-  // 6 us where its code is not in the cache (AMD Zen 4).
-  m.def("value", [](const py::object& given) {
-    const Operand a = operand(given, py::tuple());
-    return a.dtype == DType::float64 ? *static_cast<const double*>(a.data)
-                                     : *static_cast<const float*>(a.data);
-  });
-
-  m.def("noise", [](const py::tuple& sizes, int event_dims, int64_t samples, const py::object& seed,
-                    const py::object& row_offset, const py::object& eps, int threads) {
-    launch(&Kernels::noise,
-           NoiseArgs{shape_of(sizes, event_dims), samples, noise_of(seed, row_offset), output(eps)},
-           threads);
-  });
-
-  m.def("sample_kl_forward",
-        [](const py::tuple& sizes, int event_dims, int64_t samples, const py::tuple& inputs,
-           const py::object& eps, const py::object& seed, const py::object& row_offset,
-           const py::tuple& bounds, const py::tuple& control, const py::object& z,
-           const py::object& kl, const py::object& dims, int threads) {
-          launch(&Kernels::sample_kl_forward,
-                 SampleKLArgs{shape_of(sizes, event_dims), samples,
-                              gaussian_inputs(inputs, sizes, bounds), sampled(eps, sizes, samples),
-                              noise_of(seed, row_offset), control_of(control), output(z),
-                              output(kl), output(dims)},
-                 threads);
-        });
-
-  m.def("sample_kl_backward",
-        [](const py::tuple& sizes, int event_dims, int64_t samples, const py::tuple& inputs,
-           const py::object& eps, const py::object& seed, const py::object& row_offset,
-           const py::tuple& bounds, const py::tuple& control, const py::object& grad_z,
-           const py::object& grad_kl, const py::object& grad_dims, const py::tuple& gradients,
-           int threads) {
-          launch(&Kernels::sample_kl_backward,
-                 SampleKLBackwardArgs{
-                     shape_of(sizes, event_dims), samples, gaussian_inputs(inputs, sizes, bounds),
-                     sampled(eps, sizes, samples), noise_of(seed, row_offset),
-                     sampled(grad_z, sizes, samples),
-                     KLUpstream{one_a_row(grad_kl, sizes, event_dims),
-                                one_a_column(grad_dims, sizes, event_dims), control_of(control)},
-                     gaussian_gradients(gradients)},
-                 threads);
-        });
-
-  m.def("gaussian_kl_forward",
-        [](const py::tuple& sizes, int event_dims, const py::tuple& inputs, const py::tuple& bounds,
-           const py::tuple& control, const py::object& kl, int threads) {
-          launch(&Kernels::gaussian_kl_forward,
-                 GaussianKLArgs{shape_of(sizes, event_dims), gaussian_inputs(inputs, sizes, bounds),
-                                control_of(control), output(kl)},
-                 threads);
-        });
-
-  m.def("gaussian_kl_backward",
-        [](const py::tuple& sizes, int event_dims, const py::tuple& inputs, const py::tuple& bounds,
-           const py::tuple& control, const py::object& grad_kl, const py::tuple& gradients,
-           int threads) {
-          launch(&Kernels::gaussian_kl_backward,
-                 GaussianKLBackwardArgs{
-                     shape_of(sizes, event_dims), gaussian_inputs(inputs, sizes, bounds),
-                     KLUpstream{one_a_row(grad_kl, sizes, event_dims), {}, control_of(control)},
-                     gaussian_gradients(gradients)},
-                 threads);
-        });
-
-  m.def("sample_log_weights_forward",
-        [](const py::tuple& sizes, int event_dims, int64_t samples, const py::tuple& inputs,
-           const py::object& eps, const py::object& seed, const py::object& row_offset,
-           uint32_t sample_offset, const py::tuple& bounds, const py::object& z,
-           const py::object& log_ratio, int threads) {
-          launch(&Kernels::sample_log_weights_forward,
-                 SampleLogWeightsArgs{
-                     shape_of(sizes, event_dims), samples, gaussian_inputs(inputs, sizes, bounds),
-                     sampled(eps, sizes, samples), noise_of(seed, row_offset, sample_offset),
-                     output(z), output(log_ratio)},
-                 threads);
-        });
-
-  m.def("sample_log_weights_backward",
-        [](const py::tuple& sizes, int event_dims, int64_t samples, const py::tuple& inputs,
-           const py::object& eps, const py::object& seed, const py::object& row_offset,
-           uint32_t sample_offset, const py::tuple& bounds, const py::object& grad_z,
-           const py::object& grad_log_ratio, const py::object& path_weight, bool path_only,
-           const py::tuple& gradients, int threads) {
-          launch(&Kernels::sample_log_weights_backward,
-                 SampleLogWeightsBackwardArgs{
-                     shape_of(sizes, event_dims), samples, gaussian_inputs(inputs, sizes, bounds),
-                     sampled(eps, sizes, samples), noise_of(seed, row_offset, sample_offset),
-                     sampled(grad_z, sizes, samples),
-                     one_a_row(grad_log_ratio, sizes, event_dims, samples),
-                     one_a_row(path_weight, sizes, event_dims, samples), path_only,
-                     gaussian_gradients(gradients)},
-                 threads);
-        });
-
-  m.def("importance_weighted_elbo_forward",
-        [](int64_t samples, int64_t rows, const py::object& log_weights, const py::object& bound,
-           const py::object& weights, int threads) {
-          launch(&Kernels::importance_weighted_elbo_forward,
-                 ImportanceWeightedELBOArgs{samples, rows, operand(log_weights, py::tuple()),
-                                            output(bound), output(weights)},
-                 threads);
-        });
-
-  m.def("score_function_backward",
-        [](const py::tuple& sizes, int event_dims, int64_t samples, const py::tuple& inputs,
-           const py::object& eps, const py::object& seed, const py::object& row_offset,
-           const py::tuple& bounds, const py::object& weight, const py::tuple& gradients,
-           int threads) {
-          launch(&Kernels::score_function_backward,
-                 ScoreFunctionArgs{shape_of(sizes, event_dims), samples,
-                                   gaussian_inputs(inputs, sizes, bounds),
-                                   sampled(eps, sizes, samples), noise_of(seed, row_offset),
-                                   one_a_row(weight, sizes, event_dims, samples),
-                                   output(gradients[0]), output(gradients[1])},
-                 threads);
-        });
-
-  m.def("squared_error_forward",
-        [](const py::tuple& sizes, int event_dims, const py::object& x, const py::object& mean,
-           const py::object& squared_error, int threads) {
-          launch(&Kernels::squared_error_forward,
-                 LogLikelihoodArgs{shape_of(sizes, event_dims),
-                                   {operand(x, sizes), operand(mean, sizes), {}, {}},
-                                   output(squared_error)},
-                 threads);
-        });
-
-  m.def("gaussian_log_likelihood_forward", [](const py::tuple& sizes, int event_dims,
-                                              const py::tuple& inputs, const py::tuple& bounds,
-                                              const py::object& log_likelihood, int threads) {
-    launch(&Kernels::gaussian_log_likelihood_forward,
-           LogLikelihoodArgs{shape_of(sizes, event_dims), likelihood_inputs(inputs, sizes, bounds),
-                             output(log_likelihood)},
-           threads);
-  });
-
-  m.def("gaussian_log_likelihood_backward",
-        [](const py::tuple& sizes, int event_dims, const py::tuple& inputs, const py::tuple& bounds,
-           const py::object& grad, const py::tuple& gradients, int threads) {
-          launch(&Kernels::gaussian_log_likelihood_backward,
-                 LogLikelihoodBackwardArgs{
-                     shape_of(sizes, event_dims), likelihood_inputs(inputs, sizes, bounds),
-                     one_a_row(grad, sizes, event_dims), likelihood_gradients(gradients)},
-                 threads);
-        });
-
-  m.def("negative_elbo_forward",
-        [](const py::tuple& sizes, int event_dims, int64_t samples, const py::tuple& inputs,
-           const py::tuple& bounds, const py::object& kl, const py::tuple& kl_sizes, double beta,
-           int reduction, const py::object& loss, const py::object& log_likelihood,
-           const py::tuple& gradients, const py::object& grad_kl, int threads) {
-          launch(&Kernels::negative_elbo_forward,
-                 NegativeELBOArgs{shape_of(sizes, event_dims), samples,
-                                  likelihood_inputs(inputs, sizes, bounds), operand(kl, kl_sizes),
-                                  beta, static_cast<LossReduction>(reduction), output(loss),
-                                  output(log_likelihood), likelihood_gradients(gradients),
-                                  output(grad_kl)},
-                 threads);
-        });
+  m.def("build_info", &build_info);  // how the module was built, and what it runs on
+  m.def("connect", &connect);
+  m.def("value", &value);
+  m.def("noise", &noise);
+  m.def("sample_kl_forward", &sample_kl_forward);
+  m.def("sample_kl_backward", &sample_kl_backward);
+  m.def("gaussian_kl_forward", &gaussian_kl_forward);
+  m.def("gaussian_kl_backward", &gaussian_kl_backward);
+  m.def("sample_log_weights_forward", &sample_log_weights_forward);
+  m.def("sample_log_weights_backward", &sample_log_weights_backward);
+  m.def("importance_weighted_elbo_forward", &importance_weighted_elbo_forward);
+  m.def("score_function_backward", &score_function_backward);
+  m.def("squared_error_forward", &row_value<&Kernels::squared_error_forward>);
+  m.def("gaussian_log_likelihood_forward", &row_value<&Kernels::gaussian_log_likelihood_forward>);
+  m.def("gaussian_log_likelihood_backward", &gaussian_log_likelihood_backward);
+  m.def("negative_elbo_forward", &negative_elbo_forward);
 }

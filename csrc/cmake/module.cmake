@@ -1,10 +1,11 @@
-# The Python module. bindings.cpp and cuda_bindings.cpp alone see Python and pybind11.
+# The Python module. bindings.cpp, cuda_bindings.cpp and tensors.cpp alone see Python and pybind11.
 find_package(Python REQUIRED COMPONENTS Interpreter Development.Module)
 set(PYBIND11_FINDPYTHON ON)
 find_package(pybind11 2.13 CONFIG REQUIRED)
 
 # NO_EXTRAS: link-time optimisation could carry code across the instruction sets.
-set(binding_sources ${CMAKE_CURRENT_SOURCE_DIR}/bindings.cpp)
+set(binding_sources ${CMAKE_CURRENT_SOURCE_DIR}/bindings.cpp
+    ${CMAKE_CURRENT_SOURCE_DIR}/tensors.cpp)
 if(VF_CUDA_VERSION)
   list(APPEND binding_sources ${CMAKE_CURRENT_SOURCE_DIR}/cuda_bindings.cpp)
 endif()

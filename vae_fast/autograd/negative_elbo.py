@@ -46,7 +46,7 @@ class NegativeELBO(torch.autograd.Function):
         bounds: tuple[float, float],
         backend: ModuleType,
     ) -> tuple[Tensor, Tensor]:
-        needs_x, *needs = ctx.needs_input_grad[:4]
+        needs_x, needs = ctx.needs_input_grad[0], ctx.needs_input_grad[1:4]
         dtypes = (mean.dtype, kl.dtype, mean.dtype if logvar is None else logvar.dtype)
         one_pass = (
             any(needs) and not needs_x and reduction != "none" and torch.float16 not in dtypes
@@ -74,7 +74,7 @@ class NegativeELBO(torch.autograd.Function):
             ctx.gradients = None
             backend.scale_(gradients, grad_loss)
         else:
-            *needs, needs_kl = ctx.needs_input_grad[:4]
+            needs, needs_kl = ctx.needs_input_grad[:3], ctx.needs_input_grad[3]
             gradients = (None, None, None)
             if any(needs):
                 gradients = backend.negative_elbo_backward(

@@ -1,0 +1,193 @@
+#include "tensors.h"
+
+#include <cstring>
+#include <string>
+
+#include "dlpack.h"
+
+namespace py = pybind11;
+
+namespace vae_fast {
+namespace {
+
+struct Connection {
+  const dlpack::ExchangeTable* table = nullptr;
+  PyObject* make_large = nullptr;  // never freed: the interpreter may be gone before this is
+  PyObject* is_neg = nullptr;      // names of methods
+  PyObject* resolve_neg = nullptr;
+  int64_t large = 0;
+};
+Connection connection;
+
+constexpr int kBits[] = {64, 32, 16, 16};  // by the number of a DType
+
+py::object checked(PyObject* made) {
+  if (made == nullptr) throw py::error_already_set();
+  return py::reinterpret_steal<py::object>(made);
+}
+
+DType dtype_of(dlpack::DataType type) {
+  if (type.code == dlpack::kBfloat) return DType::bfloat16;
+  switch (type.bits) {
+    case 64: return DType::float64;
+    case 32: return DType::float32;
+    default: return DType::float16;
+  }
+}
+
+dlpack::DataType type_of(DType dtype) {
+  return {dtype == DType::bfloat16 ? dlpack::kBfloat : dlpack::kFloat,
+          static_cast<uint8_t>(kBits[static_cast<int>(dtype)]), 1};
+}
+
+int64_t product(const int64_t* sizes, int dims) {
+  int64_t count = 1;
+  for (int d = 0; d < dims; ++d) count *= sizes[d];
+  return count;
+}
+
+void set_python_error(void*, const char*, const char* message) {
+  PyErr_SetString(PyExc_RuntimeError, message);
+}
+
+py::object new_tensor(const int64_t* sizes, int dims, DType dtype) {
+  const auto type = type_of(dtype);
+  if (product(sizes, dims) * (type.bits / 8) >= connection.large) {
+    py::tuple shape(dims);
+    for (int d = 0; d < dims; ++d) shape[d] = py::int_(sizes[d]);
+    return py::handle(connection.make_large)(shape, static_cast<int>(dtype));
+  }
+  dlpack::Tensor like{nullptr, {dlpack::kCPU, 0}, dims, type, const_cast<int64_t*>(sizes), nullptr,
+                      0};
+  dlpack::ManagedTensor* managed;
+  if (connection.table->allocate(&like, &managed, nullptr, set_python_error) != 0)
+    throw py::error_already_set();
+  void* object;
+  if (connection.table->to_object(managed, &object) != 0) throw py::error_already_set();
+  return py::reinterpret_steal<py::object>(static_cast<PyObject*>(object));
+}
+
+// Which sum of the values at the elements an input has for its gradient.
+Reduction reduction_of(const TensorView& input, const Frame& frame) {
+  const int64_t count = product(input.sizes, input.dims);
+  if (count == product(frame.sizes, frame.dims)) return Reduction::full;
+  if (count == 1) return Reduction::total;
+  if (frame.event_dims == 0 || input.dims < frame.event_dims) return Reduction::row;
+  const int64_t* event = frame.sizes + frame.dims - frame.event_dims;
+  const int64_t* trailing = input.sizes + input.dims - frame.event_dims;
+  for (int d = 0; d < frame.event_dims; ++d)
+    if (trailing[d] != event[d]) return Reduction::row;
+  return Reduction::column;
+}
+
+}  // namespace
+
+void connect(const py::capsule& table, py::object make_large, int64_t large) {
+  auto* found = static_cast<const dlpack::ExchangeTable*>(
+      PyCapsule_GetPointer(table.ptr(), "dlpack_exchange_api"));
+  if (found == nullptr) throw py::error_already_set();
+  while (found != nullptr && found->version.major != dlpack::kMajorVersion) found = found->older;
+  if (found == nullptr || found->from_object == nullptr)
+    throw py::import_error("torch.Tensor has no DLPack exchange table of version 1");
+  connection = {found, make_large.release().ptr(), PyUnicode_InternFromString("is_neg"),
+                PyUnicode_InternFromString("resolve_neg"), large};
+}
+
+TensorView read(const py::object& tensor) {
+  TensorView view;
+  if (tensor.is_none()) return view;
+  PyObject* object = tensor.ptr();
+  // DLPack does not tell of views whose memory holds the negated values.
+  const py::object negated = checked(PyObject_CallMethodNoArgs(object, connection.is_neg));
+  if (negated.ptr() == Py_True) {
+    view.resolved = checked(PyObject_CallMethodNoArgs(object, connection.resolve_neg));
+    object = view.resolved.ptr();
+  }
+  dlpack::Tensor given;
+  if (connection.table->from_object(object, &given) != 0) throw py::error_already_set();
+  view.data = static_cast<char*>(given.data) + given.byte_offset;
+  view.dtype = dtype_of(given.dtype);
+  view.dims = given.dims;
+  view.sizes = given.sizes;
+  view.strides = given.strides;
+  view.given = true;
+  return view;
+}
+
+Shape Frame::shape() const {
+  return {product(sizes, dims - event_dims), product(sizes + dims - event_dims, event_dims)};
+}
+
+Operand operand(const TensorView& tensor, const Frame& frame) {
+  Operand a;
+  if (!tensor.given) return a;
+  a.data = tensor.data;
+  a.dtype = tensor.dtype;
+  const int lead = frame.dims - tensor.dims;  // dimensions that the tensor lacks
+  for (int d = 0; d < frame.dims; ++d) {
+    const int64_t size = frame.sizes[d];
+    if (size == 1) continue;
+    const int64_t stride = d < lead || tensor.sizes[d - lead] == 1 ? 0 : tensor.strides[d - lead];
+    if (a.dims > 0 && a.strides[a.dims - 1] == stride * size) {
+      a.sizes[a.dims - 1] *= size;
+      a.strides[a.dims - 1] = stride;
+    } else {
+      if (a.dims == kMaxDims) throw py::value_error("tensors have at most 64 dimensions");
+      a.sizes[a.dims] = size;
+      a.strides[a.dims++] = stride;
+    }
+  }
+  if (a.dims == 1 && a.strides[0] == 1) a.dims = 0;
+  return a;
+}
+
+Operand operand(const TensorView& tensor) {
+  return operand(tensor, {tensor.sizes, tensor.dims, 0});
+}
+
+NewTensor make(const int64_t* sizes, int dims, DType dtype, Reduction reduction) {
+  NewTensor made{new_tensor(sizes, dims, dtype), {nullptr, dtype, reduction}};
+  dlpack::Tensor view;
+  if (connection.table->from_object(made.tensor.ptr(), &view) != 0) throw py::error_already_set();
+  made.output.data = view.data;
+  return made;
+}
+
+namespace {
+
+// sizes behind one of samples, if that is given.
+NewTensor make_behind(const int64_t* sizes, int dims, DType dtype, std::optional<int64_t> samples,
+                      Reduction reduction) {
+  if (!samples) return make(sizes, dims, dtype, reduction);
+  int64_t full[kMaxDims + 1];
+  full[0] = *samples;
+  std::memcpy(full + 1, sizes, static_cast<size_t>(dims) * sizeof(int64_t));
+  return make(full, dims + 1, dtype, reduction);
+}
+
+}  // namespace
+
+NewTensor make_rows(const Frame& frame, DType dtype, std::optional<int64_t> samples) {
+  return make_behind(frame.sizes, frame.dims - frame.event_dims, dtype, samples, Reduction::row);
+}
+
+NewTensor make_columns(const Frame& frame, DType dtype) {
+  return make(frame.sizes + frame.dims - frame.event_dims, frame.event_dims, dtype,
+              Reduction::column);
+}
+
+NewTensor make_samples(const Frame& frame, DType dtype, std::optional<int64_t> samples) {
+  return make_behind(frame.sizes, frame.dims, dtype, samples, Reduction::full);
+}
+
+NewTensor make_gradient(const TensorView& input, const Frame& frame) {
+  return make(input.sizes, input.dims, input.dtype, reduction_of(input, frame));
+}
+
+void fill_zero(const NewTensor& made) {
+  if (made.tensor.is_none()) return;
+  static PyObject* const zero = PyUnicode_InternFromString("zero_");
+  checked(PyObject_CallMethodNoArgs(made.tensor.ptr(), zero));
+}
+
+}  // namespace vae_fast

@@ -1,0 +1,59 @@
+// Torch's tensors, read and made through DLPack's exchange table, which their type carries: without
+// Torch's headers, and without Python code for each tensor.
+#pragma once
+
+#include <pybind11/pybind11.h>
+
+#include <optional>
+
+#include "cpu/operand.h"
+
+namespace vae_fast {
+
+// Where tensors come from: the capsule of torch.Tensor's table, and who makes those of at least
+// `large` bytes, as function(sizes, code of the dtype). Called once, when the backend is imported.
+void connect(const pybind11::capsule& table, pybind11::object make_large, int64_t large);
+
+// A tensor that a call has been given, or none. Sizes and strides are the tensor's own.
+struct TensorView {
+  void* data = nullptr;
+  DType dtype = DType::float32;
+  int dims = 0;
+  const int64_t* sizes = nullptr;
+  const int64_t* strides = nullptr;  // in elements
+  bool given = false;
+  pybind11::object resolved;  // stands in for a view that negates what it reads
+
+  bool is_double() const { return given && dtype == DType::float64; }
+};
+TensorView read(const pybind11::object& tensor);  // None: none
+
+// Dimensions [*batch, *event].
+struct Frame {
+  const int64_t* sizes;
+  int dims;
+  int event_dims;
+
+  Shape shape() const;
+};
+
+// The tensor broadcast to the frame's shape, or as it is. Dimensions of one element are dropped,
+// and adjacent ones that one stride walks are joined.
+Operand operand(const TensorView& tensor, const Frame& frame);
+Operand operand(const TensorView& tensor);
+
+// An uninitialised tensor on the CPU, and the same as a kernel takes it. By default: none.
+struct NewTensor {
+  pybind11::object tensor = pybind11::none();
+  Output output;
+};
+NewTensor make(const int64_t* sizes, int dims, DType dtype, Reduction reduction = Reduction::full);
+// Of [*batch], of [*event], and of the frame's shape behind a dimension of samples, if given.
+NewTensor make_rows(const Frame& frame, DType dtype, std::optional<int64_t> samples = {});
+NewTensor make_columns(const Frame& frame, DType dtype);
+NewTensor make_samples(const Frame& frame, DType dtype, std::optional<int64_t> samples);
+// A gradient: what an input of this shape gets of the values at the elements.
+NewTensor make_gradient(const TensorView& input, const Frame& frame);
+void fill_zero(const NewTensor& tensor);
+
+}  // namespace vae_fast
