@@ -82,15 +82,15 @@ Reduction reduction_of(const TensorView& input, const Frame& frame) {
 
 }  // namespace
 
-void connect(const py::capsule& table, py::object make_large, int64_t large) {
+bool connect(const py::capsule& table, py::object make_large, int64_t large) {
   auto* found = static_cast<const dlpack::ExchangeTable*>(
       PyCapsule_GetPointer(table.ptr(), "dlpack_exchange_api"));
   if (found == nullptr) throw py::error_already_set();
   while (found != nullptr && found->version.major != dlpack::kMajorVersion) found = found->older;
-  if (found == nullptr || found->from_object == nullptr)
-    throw py::import_error("torch.Tensor has no DLPack exchange table of version 1");
+  if (found == nullptr || found->from_object == nullptr) return false;
   connection = {found, make_large.release().ptr(), PyUnicode_InternFromString("is_neg"),
                 PyUnicode_InternFromString("resolve_neg"), large};
+  return true;
 }
 
 TensorView read(const py::object& tensor) {

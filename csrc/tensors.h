@@ -11,8 +11,9 @@
 namespace vae_fast {
 
 // Where tensors come from: the capsule of torch.Tensor's table, and who makes those of at least
-// `large` bytes, as function(sizes, code of the dtype). Called once, when the backend is imported.
-void connect(const pybind11::capsule& table, pybind11::object make_large, int64_t large);
+// `large` bytes, as function(sizes, code of the dtype). Called once, when the backend is imported;
+// false: the table is of a version that is not known here.
+bool connect(const pybind11::capsule& table, pybind11::object make_large, int64_t large);
 
 // A tensor that a call has been given, or none. Sizes and strides are the tensor's own.
 struct TensorView {

@@ -103,7 +103,27 @@ def test_the_best_backend_runs_where_none_is_named() -> None:
     assert not torch.equal(default, F.gaussian_kl(mean, logvar, backend="reference"))
 
 
-def test_without_the_compiled_module() -> None:
+NO_MODULE = "import sys; sys.modules['vae_fast._C'] = None\n"
+NO_TABLE = "import torch; del torch.Tensor.__dlpack_c_exchange_api__\n"
+OTHER_TABLE = """
+import ctypes, torch
+table = (ctypes.c_uint32 * 32)(99)  # a major version, and nothing older behind it
+new = ctypes.pythonapi.PyCapsule_New
+new.restype, new.argtypes = ctypes.py_object, (ctypes.c_void_p, ctypes.c_char_p, ctypes.c_void_p)
+torch.Tensor.__dlpack_c_exchange_api__ = new(ctypes.addressof(table), b"dlpack_exchange_api", None)
+"""
+
+
+@pytest.mark.parametrize(
+    ("hide", "reason", "remedy"),
+    [
+        (NO_MODULE, "_C", "install with a C++ compiler"),
+        (NO_TABLE, "no DLPack exchange table", "torch 2.11"),
+        (OTHER_TABLE, "no DLPack exchange table of version 1", "torch 2.11"),
+    ],
+    ids=["module", "table", "version"],
+)
+def test_without_the_compiled_module(hide: str, reason: str, remedy: str) -> None:
     """The next best where no backend is named; an error, and no fallback, where it is."""
     code = """
 import json
@@ -113,11 +133,10 @@ try:
 except vae_fast.BackendUnavailableError as error:
     print(json.dumps([vae_fast.backends()["cpu"]._asdict(), str(error)]))
 """
-    hide = "import sys; sys.modules['vae_fast._C'] = None\n"
     ran = fresh(code, before=hide, VAE_FAST_BACKEND="")  # an empty name is none
     assert ran.returncode == 0, ran.stderr
     status, message = json.loads(ran.stdout)
-    assert not status["available"] and "_C" in status["reason"] and "install" in status["remedy"]
+    assert not status["available"] and reason in status["reason"] and remedy in status["remedy"]
     assert status["reason"] in message and status["remedy"] in message
 
 

@@ -79,7 +79,7 @@ def test_the_core_knows_neither_torch_nor_python() -> None:
         text=True,
     )
     names = {Path(line).name for line in done.stdout.splitlines()}
-    assert names == {"bindings.cpp", "cuda_bindings.h"}
+    assert names == {"bindings.cpp", "cuda_bindings.h", "tensors.h"}
 
 
 def test_the_shortest_turn_of_a_loop() -> None:

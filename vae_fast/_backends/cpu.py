@@ -28,7 +28,6 @@ def _make_large(shape: tuple[int, ...], code: int) -> Tensor:
 try:
     from vae_fast import _C
 
-    _C.connect(Tensor.__dlpack_c_exchange_api__, _make_large, memory.SMALLEST)
     _missing = None
 except ImportError as error:
     _missing = Unavailable(
@@ -36,11 +35,14 @@ except ImportError as error:
         "install with a C++ compiler at hand and without VAE_FAST_NATIVE=0: `pip install .`, or "
         "`pip install -e .` to work in the source tree",
     )
-except AttributeError:
-    _missing = Unavailable(
-        f"torch {torch.__version__} has no DLPack exchange table, which the kernels read tensors by",
-        "install torch 2.11 or later",
-    )
+else:
+    _table = getattr(Tensor, "__dlpack_c_exchange_api__", None)
+    if _table is None or not _C.connect(_table, _make_large, memory.SMALLEST):
+        _missing = Unavailable(
+            f"torch {torch.__version__} has no DLPack exchange table of version 1, by which the "
+            "kernels read tensors",
+            "install torch 2.11 or later, or a vae_fast made for this one",
+        )
 
 
 def unavailable() -> Unavailable | None:
