@@ -3,6 +3,7 @@
 PYTHON ?= python3
 VENV ?= .venv
 CONSTRAINTS ?= constraints.txt
+WORKERS ?= auto
 RUN ?= runs/digits
 OUT ?= runs/gpu-check
 
@@ -24,9 +25,9 @@ demo: $(VENV)/.installed
 	@ls $(RUN)/*.png
 
 # The pytest program, unlike `python -m pytest`, leaves this folder off sys.path: the tests import
-# the installed package, as users have it.
+# the installed package, as users have it. A process a core; pytest-benchmark cannot be beside that.
 test: $(VENV)/.installed
-	$(BIN)/pytest $(PYTEST_ARGS)
+	$(BIN)/pytest -n $(WORKERS) --dist loadgroup -p no:benchmark $(PYTEST_ARGS)
 
 # Appended to sys.path, this folder does not hide the installed package either.
 bench: $(VENV)/.peers

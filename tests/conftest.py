@@ -8,6 +8,10 @@ from collections.abc import Iterator
 from types import MappingProxyType, ModuleType
 from typing import NamedTuple
 
+# Read when torch is imported. Threads that wait for others sleep: as many processes as there are
+# cores run tests side by side, and one that spun would take its core from another's work.
+os.environ.setdefault("OMP_WAIT_POLICY", "passive")
+
 import cuda_host
 import hypothesis
 import pytest

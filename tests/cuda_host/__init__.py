@@ -16,6 +16,8 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any
 
+import filelock
+
 from vae_fast._backends import cuda
 
 ROOT = Path(__file__).parents[2]
@@ -35,18 +37,21 @@ def program(name: str) -> str:
 
 
 def build(folder: Path, *options: str, name: str = "_cuda_host") -> Path:
-    """Builds in ``folder``, kept between runs; the module's path."""
+    """Builds in ``folder``, kept between runs; the module's path. One process at a time does."""
     import pybind11
+
+    folder.parent.mkdir(parents=True, exist_ok=True)
 
     configure = [
         program("cmake"), "-S", str(Path(__file__).parent), "-B", str(folder), "-G", "Ninja",
         f"-DCMAKE_MAKE_PROGRAM={program('ninja')}", f"-DPython_EXECUTABLE={sys.executable}",
         f"-Dpybind11_DIR={pybind11.get_cmake_dir()}", f"-DVF_MODULE={name}", *options,
     ]  # fmt: skip
-    for command in (configure, [program("cmake"), "--build", str(folder)]):
-        done = subprocess.run(command, capture_output=True, text=True)
-        if done.returncode != 0:
-            raise RuntimeError(f"{' '.join(command)}\n{done.stdout}\n{done.stderr}")
+    with filelock.FileLock(f"{folder}.lock"):
+        for command in (configure, [program("cmake"), "--build", str(folder)]):
+            done = subprocess.run(command, capture_output=True, text=True)
+            if done.returncode != 0:
+                raise RuntimeError(f"{' '.join(command)}\n{done.stdout}\n{done.stderr}")
     (built,) = folder.glob(f"{name}.*.so")
     return built
 
