@@ -22,7 +22,7 @@ from check import check, run
 from conftest import add_backend
 
 import vae_fast.functional as F
-from vae_fast._backends import cuda
+from vae_fast._backends import _native, cuda
 from vae_fast._backends._cuda_status import has_code
 
 LONG = {"gaussian_kl": (3, 5000), "sample_kl": (2, 9001), "negative_elbo": (5, 4001)}
@@ -69,12 +69,10 @@ def test_noise_is_within_its_bound_where_instructions_err_as_far_as_they_may(
 
 
 def test_a_launch_that_cuda_refuses_is_an_error_with_its_shape(host: str) -> None:
-    eps = torch.empty(4)
+    nothing = torch.empty(0, 1, 4)  # which the backend launches no kernel for
     said = r"kernel noise, grid 1 x 0, 256 threads.*cudaErrorInvalidConfiguration, invalid config"
     with pytest.raises(RuntimeError, match=said):
-        cuda_host.kernels().noise(
-            (0, 1, 4), (0, None, 0), (eps.data_ptr(), 1, 0), cuda._context(eps.device, stream=0)
-        )
+        cuda_host.kernels().noise(nothing, 0, 1, 0, 0)
 
 
 # A fault, the file that it is planted in, what stands there and what takes its place, and what is
@@ -179,9 +177,9 @@ def reason(monkeypatch: pytest.MonkeyPatch, kernels: object, **info: str) -> str
         def build_info() -> dict[str, str]:
             return {"cuda_version": "13.0.88", "cuda_architectures": "80-real 90"} | info
 
-    monkeypatch.setattr(cuda, "_missing", None)
+    monkeypatch.setattr(_native, "missing", None)
+    monkeypatch.setattr(_native, "module", Module)
     monkeypatch.setattr(cuda, "_kernels", kernels)
-    monkeypatch.setattr(cuda, "_C", Module, raising=False)
     found = cuda.unavailable()
     assert found is not None and found.remedy
     return found.reason

@@ -1,13 +1,13 @@
-# The Python module. bindings.cpp, cuda_bindings.cpp and tensors.cpp alone see Python and pybind11.
+# The Python module. The files in bindings/ alone see Python and pybind11.
 find_package(Python REQUIRED COMPONENTS Interpreter Development.Module)
 set(PYBIND11_FINDPYTHON ON)
 find_package(pybind11 2.13 CONFIG REQUIRED)
 
 # NO_EXTRAS: link-time optimisation could carry code across the instruction sets.
-set(binding_sources ${CMAKE_CURRENT_SOURCE_DIR}/bindings.cpp
-    ${CMAKE_CURRENT_SOURCE_DIR}/tensors.cpp)
+set(bindings ${CMAKE_CURRENT_SOURCE_DIR}/bindings)
+set(binding_sources ${bindings}/module.cpp ${bindings}/tensors.cpp)
 if(VF_CUDA_VERSION)
-  list(APPEND binding_sources ${CMAKE_CURRENT_SOURCE_DIR}/cuda_bindings.cpp)
+  list(APPEND binding_sources ${bindings}/cuda.cpp ${bindings}/cuda_views.cpp)
 endif()
 pybind11_add_module(_C MODULE NO_EXTRAS ${binding_sources})
 target_link_libraries(_C PRIVATE vf_options vf_kernels)

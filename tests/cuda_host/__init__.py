@@ -18,7 +18,7 @@ from typing import Any
 
 import filelock
 
-from vae_fast._backends import cuda
+from vae_fast._backends import _native, cuda
 
 ROOT = Path(__file__).parents[2]
 NAME = "cuda_host"
@@ -61,6 +61,7 @@ def load(path: Path) -> ModuleType:
     assert spec is not None and spec.loader is not None
     module = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(module)
+    assert _native.connect(module) is None
     return module
 
 
@@ -72,13 +73,12 @@ def kernels() -> ModuleType:
 
 
 def backend_over(kernels: ModuleType) -> ModuleType:
-    """A copy of the backend, whose calls launch ``kernels`` and have no stream."""
+    """A copy of the backend, whose calls launch ``kernels``."""
     spec = importlib.util.spec_from_file_location(f"vae_fast._backends.{NAME}", cuda.__file__)
     assert spec is not None and spec.loader is not None
     module: Any = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(module)
     module._kernels = kernels
-    module._stream = lambda index: 0
     module.unavailable = lambda: None
     return module
 

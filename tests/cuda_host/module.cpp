@@ -2,11 +2,13 @@
 
 #include <pybind11/pybind11.h>
 
-#include "cuda_bindings.h"
+#include "bindings/cuda.h"
+#include "bindings/tensors.h"
 #include "executor.h"
 
 PYBIND11_MODULE(VF_MODULE, m) {
   vae_fast::device::bind(m);
+  m.def("connect", &vae_fast::connect);
   m.def("set_order", [](uint64_t seed) { cuda_host::options().order = seed; });
   m.def("set_error", [](double error) { cuda_host::options().error = error; });
 }

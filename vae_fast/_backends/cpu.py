@@ -1,8 +1,4 @@
-"""The compiled C++ kernels: ``vae_fast._C`` reads the tensors and makes those it returns.
-
-A tensor goes down as it is, whatever its strides, and is read through DLPack's exchange table
-(``csrc/tensors.h``); calls of its methods from Python would cost a small op more than its kernel.
-"""
+"""The compiled C++ kernels: tensors go to ``vae_fast._C`` as they are, and it makes the results."""
 
 from __future__ import annotations
 
@@ -12,41 +8,16 @@ import torch
 from torch import Tensor
 
 from vae_fast import memory
-from vae_fast._backends import Unavailable
-from vae_fast._backends._codes import DTYPES
+from vae_fast._backends import Unavailable, _native
+from vae_fast._backends._native import REDUCTION_CODES
 from vae_fast._backends.reference import compute_dtype
 from vae_fast._control import KLControl
 
-_REDUCTIONS = {"mean": 0, "sum": 1, "none": 2}
-_OF_CODE = {code: dtype for dtype, code in DTYPES.items()}
-
-
-def _make_large(shape: tuple[int, ...], code: int) -> Tensor:
-    return memory.empty(shape, _OF_CODE[code])
-
-
-try:
-    from vae_fast import _C
-
-    _missing = None
-except ImportError as error:
-    _missing = Unavailable(
-        f"the compiled module vae_fast._C cannot be imported ({error})",
-        "install with a C++ compiler at hand and without VAE_FAST_NATIVE=0: `pip install .`, or "
-        "`pip install -e .` to work in the source tree",
-    )
-else:
-    _table = getattr(Tensor, "__dlpack_c_exchange_api__", None)
-    if _table is None or not _C.connect(_table, _make_large, memory.SMALLEST):
-        _missing = Unavailable(
-            f"torch {torch.__version__} has no DLPack exchange table of version 1, by which the "
-            "kernels read tensors",
-            "install torch 2.11 or later, or a vae_fast made for this one",
-        )
+_C = _native.module
 
 
 def unavailable() -> Unavailable | None:
-    return _missing
+    return _native.missing
 
 
 def noise(
@@ -255,7 +226,7 @@ def negative_elbo_forward(
     ``needs`` tells which, of mean, logvar and kl; none for the reduction "none".
     """
     return _C.negative_elbo_forward(
-        x, mean, logvar, kl, float(beta), _REDUCTIONS[reduction], event_dims, bounds, needs,
+        x, mean, logvar, kl, float(beta), REDUCTION_CODES[reduction], event_dims, bounds, needs,
         torch.get_num_threads(),
     )  # fmt: skip
 

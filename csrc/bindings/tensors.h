@@ -15,25 +15,35 @@ namespace vae_fast {
 // false: the table is of a version that is not known here.
 bool connect(const pybind11::capsule& table, pybind11::object make_large, int64_t large);
 
+// As DLPack has it.
+struct Device {
+  int32_t type = 1, index = 0;  // the CPU
+
+  bool operator==(const Device& other) const { return type == other.type && index == other.index; }
+};
+void* current_stream(Device device);  // null on the CPU
+
 // A tensor that a call has been given, or none. Sizes and strides are the tensor's own.
 struct TensorView {
+  pybind11::object tensor = pybind11::none();  // what was read: not a view that negates
   void* data = nullptr;
   DType dtype = DType::float32;
+  Device device;
   int dims = 0;
   const int64_t* sizes = nullptr;
   const int64_t* strides = nullptr;  // in elements
-  bool given = false;
-  pybind11::object resolved;  // stands in for a view that negates what it reads
 
-  bool is_double() const { return given && dtype == DType::float64; }
+  bool given() const { return !tensor.is_none(); }
+  bool is_double() const { return given() && dtype == DType::float64; }
 };
 TensorView read(const pybind11::object& tensor);  // None: none
 
-// Dimensions [*batch, *event].
+// Dimensions [*batch, *event] of tensors on a device.
 struct Frame {
   const int64_t* sizes;
   int dims;
   int event_dims;
+  Device device = {};
 
   Shape shape() const;
 };
@@ -43,12 +53,14 @@ struct Frame {
 Operand operand(const TensorView& tensor, const Frame& frame);
 Operand operand(const TensorView& tensor);
 
-// An uninitialised tensor on the CPU, and the same as a kernel takes it. By default: none.
+// An uninitialised tensor, and the same as a kernel takes it. By default: none.
 struct NewTensor {
   pybind11::object tensor = pybind11::none();
   Output output;
 };
-NewTensor make(const int64_t* sizes, int dims, DType dtype, Reduction reduction = Reduction::full);
+NewTensor make(const int64_t* sizes, int dims, DType dtype, Device device = {},
+               Reduction reduction = Reduction::full);
+NewTensor make_bytes(int64_t count, Device device);  // whose dtype says nothing
 // Of [*batch], of [*event], and of the frame's shape behind a dimension of samples, if given.
 NewTensor make_rows(const Frame& frame, DType dtype, std::optional<int64_t> samples = {});
 NewTensor make_columns(const Frame& frame, DType dtype);

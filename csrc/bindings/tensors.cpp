@@ -1,9 +1,9 @@
-#include "tensors.h"
+#include "bindings/tensors.h"
 
 #include <cstring>
-#include <string>
+#include <utility>
 
-#include "dlpack.h"
+#include "bindings/dlpack.h"
 
 namespace py = pybind11;
 
@@ -50,21 +50,34 @@ void set_python_error(void*, const char*, const char* message) {
   PyErr_SetString(PyExc_RuntimeError, message);
 }
 
-py::object new_tensor(const int64_t* sizes, int dims, DType dtype) {
-  const auto type = type_of(dtype);
-  if (product(sizes, dims) * (type.bits / 8) >= connection.large) {
-    py::tuple shape(dims);
-    for (int d = 0; d < dims; ++d) shape[d] = py::int_(sizes[d]);
-    return py::handle(connection.make_large)(shape, static_cast<int>(dtype));
-  }
-  dlpack::Tensor like{nullptr, {dlpack::kCPU, 0}, dims, type, const_cast<int64_t*>(sizes), nullptr,
-                      0};
+py::tuple shape_of(const int64_t* sizes, int dims) {
+  py::tuple shape(dims);
+  for (int d = 0; d < dims; ++d) shape[d] = py::int_(sizes[d]);
+  return shape;
+}
+
+py::object new_tensor(const int64_t* sizes, int dims, dlpack::DataType type, Device device) {
+  dlpack::Tensor like{
+      nullptr, {device.type, device.index}, dims, type, const_cast<int64_t*>(sizes), nullptr, 0};
   dlpack::ManagedTensor* managed;
   if (connection.table->allocate(&like, &managed, nullptr, set_python_error) != 0)
     throw py::error_already_set();
   void* object;
   if (connection.table->to_object(managed, &object) != 0) throw py::error_already_set();
   return py::reinterpret_steal<py::object>(static_cast<PyObject*>(object));
+}
+
+py::object new_tensor(const int64_t* sizes, int dims, DType dtype, Device device) {
+  const auto type = type_of(dtype);
+  if (device.type == dlpack::kCPU && product(sizes, dims) * (type.bits / 8) >= connection.large)
+    return py::handle(connection.make_large)(shape_of(sizes, dims), static_cast<int>(dtype));
+  return new_tensor(sizes, dims, type, device);
+}
+
+NewTensor with_output(py::object tensor, DType dtype, Reduction reduction) {
+  dlpack::Tensor view;
+  if (connection.table->from_object(tensor.ptr(), &view) != 0) throw py::error_already_set();
+  return {std::move(tensor), {view.data, dtype, reduction}};
 }
 
 // Which sum of the values at the elements an input has for its gradient.
@@ -93,24 +106,30 @@ bool connect(const py::capsule& table, py::object make_large, int64_t large) {
   return true;
 }
 
+void* current_stream(Device device) {
+  void* stream = nullptr;
+  if (device.type != dlpack::kCPU &&
+      connection.table->current_stream(device.type, device.index, &stream) != 0)
+    throw py::error_already_set();
+  return stream;
+}
+
 TensorView read(const py::object& tensor) {
   TensorView view;
   if (tensor.is_none()) return view;
-  PyObject* object = tensor.ptr();
+  view.tensor = tensor;
   // DLPack does not tell of views whose memory holds the negated values.
-  const py::object negated = checked(PyObject_CallMethodNoArgs(object, connection.is_neg));
-  if (negated.ptr() == Py_True) {
-    view.resolved = checked(PyObject_CallMethodNoArgs(object, connection.resolve_neg));
-    object = view.resolved.ptr();
-  }
+  const py::object negated = checked(PyObject_CallMethodNoArgs(tensor.ptr(), connection.is_neg));
+  if (negated.ptr() == Py_True)
+    view.tensor = checked(PyObject_CallMethodNoArgs(tensor.ptr(), connection.resolve_neg));
   dlpack::Tensor given;
-  if (connection.table->from_object(object, &given) != 0) throw py::error_already_set();
+  if (connection.table->from_object(view.tensor.ptr(), &given) != 0) throw py::error_already_set();
   view.data = static_cast<char*>(given.data) + given.byte_offset;
   view.dtype = dtype_of(given.dtype);
+  view.device = {given.device.type, given.device.index};
   view.dims = given.dims;
   view.sizes = given.sizes;
   view.strides = given.strides;
-  view.given = true;
   return view;
 }
 
@@ -120,7 +139,7 @@ Shape Frame::shape() const {
 
 Operand operand(const TensorView& tensor, const Frame& frame) {
   Operand a;
-  if (!tensor.given) return a;
+  if (!tensor.given()) return a;
   a.data = tensor.data;
   a.dtype = tensor.dtype;
   const int lead = frame.dims - tensor.dims;  // dimensions that the tensor lacks
@@ -145,43 +164,43 @@ Operand operand(const TensorView& tensor) {
   return operand(tensor, {tensor.sizes, tensor.dims, 0});
 }
 
-NewTensor make(const int64_t* sizes, int dims, DType dtype, Reduction reduction) {
-  NewTensor made{new_tensor(sizes, dims, dtype), {nullptr, dtype, reduction}};
-  dlpack::Tensor view;
-  if (connection.table->from_object(made.tensor.ptr(), &view) != 0) throw py::error_already_set();
-  made.output.data = view.data;
-  return made;
+NewTensor make(const int64_t* sizes, int dims, DType dtype, Device device, Reduction reduction) {
+  return with_output(new_tensor(sizes, dims, dtype, device), dtype, reduction);
+}
+
+NewTensor make_bytes(int64_t count, Device device) {
+  return with_output(new_tensor(&count, 1, {dlpack::kUnsigned, 8, 1}, device), {}, {});
 }
 
 namespace {
 
-// sizes behind one of samples, if that is given.
-NewTensor make_behind(const int64_t* sizes, int dims, DType dtype, std::optional<int64_t> samples,
+// The first dims of a frame behind one of samples, if that is given.
+NewTensor make_behind(const Frame& frame, int dims, DType dtype, std::optional<int64_t> samples,
                       Reduction reduction) {
-  if (!samples) return make(sizes, dims, dtype, reduction);
+  if (!samples) return make(frame.sizes, dims, dtype, frame.device, reduction);
   int64_t full[kMaxDims + 1];
   full[0] = *samples;
-  std::memcpy(full + 1, sizes, static_cast<size_t>(dims) * sizeof(int64_t));
-  return make(full, dims + 1, dtype, reduction);
+  std::memcpy(full + 1, frame.sizes, static_cast<size_t>(dims) * sizeof(int64_t));
+  return make(full, dims + 1, dtype, frame.device, reduction);
 }
 
 }  // namespace
 
 NewTensor make_rows(const Frame& frame, DType dtype, std::optional<int64_t> samples) {
-  return make_behind(frame.sizes, frame.dims - frame.event_dims, dtype, samples, Reduction::row);
+  return make_behind(frame, frame.dims - frame.event_dims, dtype, samples, Reduction::row);
 }
 
 NewTensor make_columns(const Frame& frame, DType dtype) {
-  return make(frame.sizes + frame.dims - frame.event_dims, frame.event_dims, dtype,
+  return make(frame.sizes + frame.dims - frame.event_dims, frame.event_dims, dtype, frame.device,
               Reduction::column);
 }
 
 NewTensor make_samples(const Frame& frame, DType dtype, std::optional<int64_t> samples) {
-  return make_behind(frame.sizes, frame.dims, dtype, samples, Reduction::full);
+  return make_behind(frame, frame.dims, dtype, samples, Reduction::full);
 }
 
 NewTensor make_gradient(const TensorView& input, const Frame& frame) {
-  return make(input.sizes, input.dims, input.dtype, reduction_of(input, frame));
+  return make(input.sizes, input.dims, input.dtype, frame.device, reduction_of(input, frame));
 }
 
 void fill_zero(const NewTensor& made) {

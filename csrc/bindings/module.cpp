@@ -4,16 +4,10 @@
 // Nothing here needs Torch's headers, so one build serves every version of it (tensors.h).
 // Arguments have been checked in vae_fast.functional; the GIL is released while a kernel runs.
 
-#include <pybind11/pybind11.h>
-#include <pybind11/stl.h>
-
-#include <optional>
-#include <string>
-
+#include "bindings/arguments.h"
 #include "cpu/kernels.h"
-#include "tensors.h"
 #if defined(VF_HAVE_CUDA)
-#include "cuda_bindings.h"
+#include "bindings/cuda.h"
 #endif
 
 namespace py = pybind11;
@@ -21,98 +15,23 @@ using namespace vae_fast;
 
 namespace {
 
-using Object = const py::object&;
-using Samples = const std::optional<int64_t>&;  // L, where the samples have a dimension
-
-// The low 64 bits of an int or of what converts to one, a 0-dim tensor among them; 0 for None.
-uint64_t low_bits(Object given) {
-  if (given.is_none()) return 0;
-  const auto number = py::reinterpret_steal<py::object>(PyNumber_Long(given.ptr()));
-  if (!number) throw py::error_already_set();
-  return PyLong_AsUnsignedLongLongMask(number.ptr());
-}
-
 Noise noise_of(Object seed, Object row_offset, uint32_t sample_offset = 0) {
   return {low_bits(seed), low_bits(row_offset), sample_offset};
 }
 
-double number(const py::tuple& tuple, int index) {
-  const double value = PyFloat_AsDouble(PyTuple_GET_ITEM(tuple.ptr(), index));
-  if (value == -1.0 && PyErr_Occurred()) throw py::error_already_set();
-  return value;
-}
-LogVarBounds bounds_of(const py::tuple& bounds) { return {number(bounds, 0), number(bounds, 1)}; }
-KLControl control_of(const py::tuple& control) {
-  return {number(control, 0), number(control, 1), number(control, 2)};
+GaussianInputs inputs(const Gaussian& in, const py::tuple& bounds) {
+  return {operand(in.mean, in.frame), operand(in.logvar, in.frame),
+          operand(in.prior_mean, in.frame), operand(in.prior_logvar, in.frame), bounds_of(bounds)};
 }
 
-bool needed(const py::tuple& needs, int index) {
-  return PyTuple_GET_ITEM(needs.ptr(), index) == Py_True;
+LikelihoodInputs inputs(const Likelihood& in, const py::tuple& bounds) {
+  return {operand(in.x, in.frame), operand(in.mean, in.frame), operand(in.logvar, in.frame),
+          bounds_of(bounds)};
 }
 
-DType compute_dtype(bool wide) { return wide ? DType::float64 : DType::float32; }
-
-// The posterior and its prior, as they come.
-struct Gaussian {
-  TensorView mean, logvar, prior_mean, prior_logvar;
-  Frame frame;  // of the mean
-
-  Gaussian(Object mean, Object logvar, Object prior_mean, Object prior_logvar, int event_dims)
-      : mean(read(mean)),
-        logvar(read(logvar)),
-        prior_mean(read(prior_mean)),
-        prior_logvar(read(prior_logvar)),
-        frame{this->mean.sizes, this->mean.dims, event_dims} {}
-  bool wide() const {
-    return mean.is_double() || logvar.is_double() || prior_mean.is_double() ||
-           prior_logvar.is_double();
-  }
-  GaussianInputs inputs(const py::tuple& bounds) const {
-    return {operand(mean, frame), operand(logvar, frame), operand(prior_mean, frame),
-            operand(prior_logvar, frame), bounds_of(bounds)};
-  }
-};
-
-// Gradients of the inputs that need one.
-struct NewGradients {
-  NewTensor made[4];
-
-  NewGradients(const Gaussian& in, const py::tuple& needs) {
-    const TensorView* inputs[] = {&in.mean, &in.logvar, &in.prior_mean, &in.prior_logvar};
-    const auto count = static_cast<int>(needs.size());
-    for (int i = 0; i < count; ++i)
-      if (needed(needs, i) && inputs[i]->given) made[i] = make_gradient(*inputs[i], in.frame);
-  }
-  GaussianGradients outputs() const {
-    return {made[0].output, made[1].output, made[2].output, made[3].output};
-  }
-  py::tuple zeros() const {
-    for (const NewTensor& each : made) fill_zero(each);
-    return tensors();
-  }
-  py::tuple tensors() const {
-    return py::make_tuple(made[0].tensor, made[1].tensor, made[2].tensor, made[3].tensor);
-  }
-};
-
-// The decoder's side, as it comes.
-struct Likelihood {
-  TensorView x, mean, logvar;
-  Frame frame;  // of the mean, the samples' dimension among those of the batch
-
-  Likelihood(Object x, Object mean, Object logvar, int event_dims)
-      : x(read(x)),
-        mean(read(mean)),
-        logvar(read(logvar)),
-        frame{this->mean.sizes, this->mean.dims, event_dims} {}
-  bool wide() const { return x.is_double() || mean.is_double() || logvar.is_double(); }
-  // x has no dimension of samples where the mean has one.
-  bool shares_x() const { return mean.dims > x.dims; }
-  int64_t samples() const { return shares_x() ? mean.sizes[0] : 1; }
-  LikelihoodInputs inputs(const py::tuple& bounds) const {
-    return {operand(x, frame), operand(mean, frame), operand(logvar, frame), bounds_of(bounds)};
-  }
-};
+GaussianGradients outputs(const NewGradients& made) {
+  return {made.mean.output, made.logvar.output, made.prior_mean.output, made.prior_logvar.output};
+}
 
 template <class Args>
 void launch(void (*Kernels::*kernel)(const Args&, int, bool), const Args& args, int threads,
@@ -165,7 +84,7 @@ py::tuple sample_kl_forward(Object mean, Object logvar, Object prior_mean, Objec
   const NewTensor kl = make_rows(in.frame, dtype);
   const NewTensor dims = return_dims ? make_columns(in.frame, dtype) : NewTensor{};
   launch(&Kernels::sample_kl_forward,
-         SampleKLArgs{in.frame.shape(), samples.value_or(1), in.inputs(bounds), operand(noise),
+         SampleKLArgs{in.frame.shape(), samples.value_or(1), inputs(in, bounds), operand(noise),
                       noise_of(seed, row_offset), control_of(control), z.output, kl.output,
                       dims.output},
          threads, in.wide());
@@ -183,10 +102,10 @@ py::tuple sample_kl_backward(Object grad_z, Object grad_kl, Object grad_dims, Ob
   const TensorView noise = read(eps), by_z = read(grad_z), by_kl = read(grad_kl),
                    by_dims = read(grad_dims);
   launch(&Kernels::sample_kl_backward,
-         SampleKLBackwardArgs{in.frame.shape(), samples.value_or(1), in.inputs(bounds),
+         SampleKLBackwardArgs{in.frame.shape(), samples.value_or(1), inputs(in, bounds),
                               operand(noise), noise_of(seed, row_offset), operand(by_z),
                               KLUpstream{operand(by_kl), operand(by_dims), control_of(control)},
-                              gradients.outputs()},
+                              outputs(gradients)},
          threads, in.wide());
   return gradients.tensors();
 }
@@ -197,7 +116,7 @@ py::object gaussian_kl_forward(Object mean, Object logvar, Object prior_mean, Ob
   const Gaussian in(mean, logvar, prior_mean, prior_logvar, event_dims);
   const NewTensor kl = make_rows(in.frame, compute_dtype(in.wide()));
   launch(&Kernels::gaussian_kl_forward,
-         GaussianKLArgs{in.frame.shape(), in.inputs(bounds), control_of(control), kl.output},
+         GaussianKLArgs{in.frame.shape(), inputs(in, bounds), control_of(control), kl.output},
          threads, in.wide());
   return kl.tensor;
 }
@@ -209,9 +128,9 @@ py::tuple gaussian_kl_backward(Object grad_kl, Object mean, Object logvar, Objec
   const NewGradients gradients(in, needs);
   const TensorView by_kl = read(grad_kl);
   launch(&Kernels::gaussian_kl_backward,
-         GaussianKLBackwardArgs{in.frame.shape(), in.inputs(bounds),
+         GaussianKLBackwardArgs{in.frame.shape(), inputs(in, bounds),
                                 KLUpstream{operand(by_kl), {}, control_of(control)},
-                                gradients.outputs()},
+                                outputs(gradients)},
          threads, in.wide());
   return gradients.tensors();
 }
@@ -224,11 +143,11 @@ py::tuple sample_log_weights_forward(Object mean, Object logvar, Object prior_me
   const TensorView noise = read(eps);
   const NewTensor z = make_samples(in.frame, in.mean.dtype, samples);
   const NewTensor log_ratio = make_rows(in.frame, compute_dtype(in.wide()), samples);
-  launch(
-      &Kernels::sample_log_weights_forward,
-      SampleLogWeightsArgs{in.frame.shape(), samples.value_or(1), in.inputs(bounds), operand(noise),
-                           noise_of(seed, row_offset, sample_offset), z.output, log_ratio.output},
-      threads, in.wide());
+  launch(&Kernels::sample_log_weights_forward,
+         SampleLogWeightsArgs{in.frame.shape(), samples.value_or(1), inputs(in, bounds),
+                              operand(noise), noise_of(seed, row_offset, sample_offset), z.output,
+                              log_ratio.output},
+         threads, in.wide());
   return py::make_tuple(z.tensor, log_ratio.tensor);
 }
 
@@ -244,10 +163,10 @@ py::tuple sample_log_weights_backward(Object grad_z, Object grad_log_ratio, Obje
   const TensorView noise = read(eps), by_z = read(grad_z), by_ratio = read(grad_log_ratio),
                    weight = read(path_weight);
   launch(&Kernels::sample_log_weights_backward,
-         SampleLogWeightsBackwardArgs{in.frame.shape(), samples.value_or(1), in.inputs(bounds),
+         SampleLogWeightsBackwardArgs{in.frame.shape(), samples.value_or(1), inputs(in, bounds),
                                       operand(noise), noise_of(seed, row_offset, sample_offset),
                                       operand(by_z), operand(by_ratio), operand(weight), path_only,
-                                      gradients.outputs()},
+                                      outputs(gradients)},
          threads, in.wide());
   return gradients.tensors();
 }
@@ -272,11 +191,11 @@ py::tuple score_function_backward(Object weight, Object mean, Object logvar, Obj
   const NewGradients gradients(in, needs);
   const TensorView noise = read(eps), weights = read(weight);
   launch(&Kernels::score_function_backward,
-         ScoreFunctionArgs{in.frame.shape(), samples.value_or(1), in.inputs(bounds), operand(noise),
-                           noise_of(seed, row_offset), operand(weights), gradients.made[0].output,
-                           gradients.made[1].output},
+         ScoreFunctionArgs{in.frame.shape(), samples.value_or(1), inputs(in, bounds),
+                           operand(noise), noise_of(seed, row_offset), operand(weights),
+                           gradients.mean.output, gradients.logvar.output},
          threads, in.wide());
-  return py::make_tuple(gradients.made[0].tensor, gradients.made[1].tensor);
+  return py::make_tuple(gradients.mean.tensor, gradients.logvar.tensor);
 }
 
 template <void (*Kernels::*kKernel)(const LogLikelihoodArgs&, int, bool)>
@@ -284,25 +203,22 @@ py::object row_value(Object x, Object mean, Object logvar, int event_dims, const
                      int threads) {
   const Likelihood in(x, mean, logvar, event_dims);
   const NewTensor value = make_rows(in.frame, compute_dtype(in.wide()));
-  launch(kKernel, LogLikelihoodArgs{in.frame.shape(), in.inputs(bounds), value.output}, threads,
+  launch(kKernel, LogLikelihoodArgs{in.frame.shape(), inputs(in, bounds), value.output}, threads,
          in.wide());
   return value.tensor;
 }
 
-// The gradient of an x that the samples share has the mean's shape, and is still to be summed.
 py::tuple gaussian_log_likelihood_backward(Object grad, Object x, Object mean, Object logvar,
                                            int event_dims, const py::tuple& bounds,
                                            const py::tuple& needs, int threads) {
   const Likelihood in(x, mean, logvar, event_dims);
-  NewTensor grad_x, grad_mean, grad_logvar;
-  if (needed(needs, 0))
-    grad_x = make_samples(in.frame, in.shares_x() ? compute_dtype(in.wide()) : in.x.dtype, {});
-  if (needed(needs, 1)) grad_mean = make_gradient(in.mean, in.frame);
-  if (needed(needs, 2) && in.logvar.given) grad_logvar = make_gradient(in.logvar, in.frame);
+  const NewTensor grad_x = in.new_grad_x(needs);
+  const NewTensor grad_mean = NewGradients::make(needs, 1, in.mean, in.frame);
+  const NewTensor grad_logvar = NewGradients::make(needs, 2, in.logvar, in.frame);
   const TensorView upstream = read(grad);
   launch(&Kernels::gaussian_log_likelihood_backward,
          LogLikelihoodBackwardArgs{in.frame.shape(),
-                                   in.inputs(bounds),
+                                   inputs(in, bounds),
                                    operand(upstream),
                                    {grad_x.output, grad_mean.output, grad_logvar.output}},
          threads, in.wide());
@@ -315,29 +231,20 @@ py::tuple negative_elbo_forward(Object x, Object mean, Object logvar, Object kl,
   const Likelihood in(x, mean, logvar, event_dims);
   const TensorView divergence = read(kl);
   const auto how = static_cast<LossReduction>(reduction);
-  const bool wide = in.wide() || divergence.is_double();
-  const NewTensor loss =
-      make(divergence.sizes, how == LossReduction::none ? divergence.dims : 0, compute_dtype(wide));
-  const NewTensor log_likelihood =
-      make(divergence.sizes, divergence.dims, compute_dtype(in.wide()), Reduction::row);
-  NewTensor grad_mean, grad_logvar, grad_kl;
-  if (needed(needs, 0)) grad_mean = make_gradient(in.mean, in.frame);
-  if (needed(needs, 1) && in.logvar.given) grad_logvar = make_gradient(in.logvar, in.frame);
-  if (needed(needs, 2)) grad_kl = make(divergence.sizes, divergence.dims, divergence.dtype);
+  const NewLoss made(in, divergence, how, needs);
   launch(&Kernels::negative_elbo_forward,
          NegativeELBOArgs{in.frame.shape(),
-                          in.samples(),
-                          in.inputs(bounds),
+                          in.shares_x ? in.mean.sizes[0] : 1,
+                          inputs(in, bounds),
                           operand(divergence),
                           beta,
                           how,
-                          loss.output,
-                          log_likelihood.output,
-                          {{}, grad_mean.output, grad_logvar.output},
-                          grad_kl.output},
-         threads, wide);
-  return py::make_tuple(loss.tensor, log_likelihood.tensor,
-                        py::make_tuple(grad_mean.tensor, grad_logvar.tensor, grad_kl.tensor));
+                          made.loss.output,
+                          made.log_likelihood.output,
+                          {{}, made.grad_mean.output, made.grad_logvar.output},
+                          made.grad_kl.output},
+         threads, in.wide() || divergence.is_double());
+  return made.tensors();
 }
 
 }  // namespace
