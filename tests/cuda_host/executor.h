@@ -32,6 +32,7 @@ struct Config {
 
 struct Options {
   uint64_t order = 1;  // seed of the order in which blocks and threads run
+  bool runs = true;    // whether launches run anything
   double error = 0;    // of the approximate instructions, in units of their bounds: -1 to 1
 };
 Options& options();

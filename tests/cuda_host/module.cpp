@@ -10,5 +10,6 @@ PYBIND11_MODULE(VF_MODULE, m) {
   vae_fast::device::bind(m);
   m.def("connect", &vae_fast::connect);
   m.def("set_order", [](uint64_t seed) { cuda_host::options().order = seed; });
+  m.def("set_runs", [](bool runs) { cuda_host::options().runs = runs; });
   m.def("set_error", [](double error) { cuda_host::options().error = error; });
 }

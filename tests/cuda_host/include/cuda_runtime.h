@@ -95,6 +95,6 @@ template <class... Parameters, class... Arguments>
 cudaError_t cudaLaunchKernelEx(const cudaLaunchConfig_t* config, void (*kernel)(Parameters...),
                                Arguments&&... arguments) {
   if (!cuda_host::can_launch(*config)) return cudaErrorInvalidConfiguration;
-  cuda_host::run(*config, [&] { kernel(arguments...); });
+  if (cuda_host::options().runs) cuda_host::run(*config, [&] { kernel(arguments...); });
   return cudaSuccess;
 }
