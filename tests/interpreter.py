@@ -67,6 +67,7 @@ def install() -> None:
 
 
 def enlarge_tiles() -> None:
-    from vae_fast.kernels import launch
+    from vae_fast.kernels import importance_weighted_elbo, launch
 
     launch.TILE = launch.SMALL_TILE = TILE
+    importance_weighted_elbo.WEIGHT_ROWS, importance_weighted_elbo.WEIGHT_TILE = TILE // 16, TILE

@@ -42,10 +42,11 @@ def divide(monkeypatch: pytest.MonkeyPatch, tile: int, programs: int) -> None:
     monkeypatch.setattr(launch, "TILE", tile)
     monkeypatch.setattr(launch, "SMALL_TILE", min(tile, SHIPPED_SMALL))
     monkeypatch.setattr(launch, "SUMMING_PROGRAMS", programs)
-    if tile < SHIPPED:
-        weights = kernels("importance_weighted_elbo")
-        monkeypatch.setattr(weights, "WEIGHT_ROWS", 4)
-        monkeypatch.setattr(weights, "WEIGHT_TILE", 32)
+    weights = kernels("importance_weighted_elbo")
+    small = tile < SHIPPED
+    monkeypatch.setattr(weights, "WEIGHT_ROWS", 4 if small else launch.WEIGHT_ROWS)
+    monkeypatch.setattr(weights, "WEIGHT_TILE", 32 if small else launch.WEIGHT_TILE)
+    if small:
         monkeypatch.setattr(launch, "FINISH_ONE", (4, 1))
         monkeypatch.setattr(launch, "FINISH_FEW", (2, 64))
         monkeypatch.setattr(launch, "FINISH_MANY", (4, 64))
@@ -115,6 +116,9 @@ SHIPPED_CASES = [
                       ("sample_kl", {"return_dims": True}), ("sample_log_weights", WEIGHTED))
     for shape in ((130, 20), (3, 784), (2, 4099))
     for dtype in (torch.float32, torch.bfloat16)
+] + [
+    Case("importance_weighted_elbo", (batch,), num_samples=samples)
+    for batch, samples in ((70, 40), (3, 700), (1000, 5))
 ]  # fmt: skip
 
 

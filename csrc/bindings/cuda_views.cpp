@@ -7,12 +7,6 @@ namespace py = pybind11;
 namespace vae_fast::device {
 namespace {
 
-int64_t product(const int64_t* sizes, int from, int to) {
-  int64_t count = 1;
-  for (int d = from; d < to; ++d) count *= sizes[d];
-  return count;
-}
-
 // The one stride that walks the dimensions [from, to) in order, 0 for a single element.
 std::optional<int64_t> joined(const Axes& axes, const int64_t* strides, int from, int to) {
   int64_t step = 0, span = 0;  // span: what a step in the next dimension outwards has to be
@@ -45,7 +39,8 @@ bool find_strides(const TensorView& tensor, const Axes& axes, View& view) {
 }  // namespace
 
 Problem Axes::problem() const {
-  return {product(sizes, 0, first), product(sizes, first, last), product(sizes, last, dims)};
+  return {product(sizes, first), product(sizes + first, last - first),
+          product(sizes + last, dims - last)};
 }
 
 bool is_empty(const Problem& shape) {
@@ -55,14 +50,14 @@ bool is_empty(const Problem& shape) {
 View view_of(TensorView& tensor, const Axes& axes, bool adjacent) {
   View view;
   if (!tensor.given()) return view;
+  const py::object before = tensor.tensor;  // whose sizes the axes may be
   bool readable = find_strides(tensor, axes, view);
   if (!readable) {  // its own elements in order may do, whatever it is broadcast over
     tensor = read(tensor.tensor.attr("contiguous")());
     readable = find_strides(tensor, axes, view);
   }
   if (!readable || (adjacent && view.col_stride == 0 && axes.problem().cols > 1)) {
-    py::tuple shape(axes.dims);
-    for (int d = 0; d < axes.dims; ++d) shape[d] = py::int_(axes.sizes[d]);
+    const py::tuple shape = shape_of(axes.sizes, axes.dims);
     tensor = read(tensor.tensor.attr("expand")(shape).attr("contiguous")());
     find_strides(tensor, axes, view);
   }

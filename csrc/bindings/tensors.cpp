@@ -40,20 +40,8 @@ dlpack::DataType type_of(DType dtype) {
           static_cast<uint8_t>(kBits[static_cast<int>(dtype)]), 1};
 }
 
-int64_t product(const int64_t* sizes, int dims) {
-  int64_t count = 1;
-  for (int d = 0; d < dims; ++d) count *= sizes[d];
-  return count;
-}
-
 void set_python_error(void*, const char*, const char* message) {
   PyErr_SetString(PyExc_RuntimeError, message);
-}
-
-py::tuple shape_of(const int64_t* sizes, int dims) {
-  py::tuple shape(dims);
-  for (int d = 0; d < dims; ++d) shape[d] = py::int_(sizes[d]);
-  return shape;
 }
 
 py::object new_tensor(const int64_t* sizes, int dims, dlpack::DataType type, Device device) {
@@ -94,6 +82,18 @@ Reduction reduction_of(const TensorView& input, const Frame& frame) {
 }
 
 }  // namespace
+
+int64_t product(const int64_t* sizes, int dims) {
+  int64_t count = 1;
+  for (int d = 0; d < dims; ++d) count *= sizes[d];
+  return count;
+}
+
+py::tuple shape_of(const int64_t* sizes, int dims) {
+  py::tuple shape(dims);
+  for (int d = 0; d < dims; ++d) shape[d] = py::int_(sizes[d]);
+  return shape;
+}
 
 bool connect(const py::capsule& table, py::object make_large, int64_t large) {
   auto* found = static_cast<const dlpack::ExchangeTable*>(

@@ -15,6 +15,9 @@ namespace vae_fast {
 // false: the table is of a version that is not known here.
 bool connect(const pybind11::capsule& table, pybind11::object make_large, int64_t large);
 
+int64_t product(const int64_t* sizes, int dims);
+pybind11::tuple shape_of(const int64_t* sizes, int dims);
+
 // As DLPack has it.
 struct Device {
   int32_t type = 1, index = 0;  // the CPU
