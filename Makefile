@@ -27,7 +27,7 @@ demo: $(VENV)/.installed
 # The pytest program, unlike `python -m pytest`, leaves this folder off sys.path: the tests import
 # the installed package, as users have it. A process a core; pytest-benchmark cannot be beside that.
 test: $(VENV)/.installed
-	$(BIN)/pytest -n $(WORKERS) --dist loadgroup -p no:benchmark $(PYTEST_ARGS)
+	$(BIN)/pytest -n $(WORKERS) -p no:benchmark $(PYTEST_ARGS)
 
 # Appended to sys.path, this folder does not hide the installed package either.
 bench: $(VENV)/.peers

@@ -5,8 +5,9 @@ from __future__ import annotations
 import importlib.util
 import os
 from collections.abc import Iterator
+from pathlib import Path
 from types import MappingProxyType, ModuleType
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 # Read when torch is imported. Threads that wait for others sleep: as many processes as there are
 # cores run tests side by side, and one that spun would take its core from another's work.
@@ -44,6 +45,23 @@ hypothesis.settings.register_profile(
     "search", hypothesis.settings.get_profile("fixed"), derandomize=False, max_examples=2000
 )
 hypothesis.settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", "fixed"))
+
+
+# Their tests share what is costly to make, so that one process has to run them all.
+TOGETHER = ("test_cli_commands", "test_cli_errors", "test_packaging", "test_training_resume")
+
+
+@pytest.hookimpl(optionalhook=True)  # of pytest-xdist, which may not be there
+def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> Any:
+    """Sends tests one by one, and those of the files above as one."""
+    from xdist.scheduler import LoadScopeScheduling
+
+    class Scheduling(LoadScopeScheduling):
+        def _split_scope(self, nodeid: str) -> str:
+            file = nodeid.partition("::")[0]
+            return file if Path(file).stem in TOGETHER else nodeid
+
+    return Scheduling(config, log)
 
 
 class Backend(NamedTuple):

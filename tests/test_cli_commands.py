@@ -26,8 +26,6 @@ import vae_fast
 from vae_fast.cli import main
 from vae_fast.training.storage import read_checkpoint
 
-pytestmark = pytest.mark.xdist_group("cli_commands")
-
 FILES = {
     "checkpoint.safetensors",
     "config.json",

@@ -21,8 +21,6 @@ from vae_fast.cli import main
 from vae_fast.training import run as run_module
 from vae_fast.training.config import ADDED
 
-pytestmark = pytest.mark.xdist_group("cli_errors")
-
 Capture = pytest.CaptureFixture[str]
 
 

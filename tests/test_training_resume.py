@@ -22,8 +22,6 @@ from vae_fast.training.errors import Interrupted, UserError
 from vae_fast.training.run import train
 from vae_fast.training.storage import read_checkpoint
 
-pytestmark = pytest.mark.xdist_group("training_resume")
-
 BATCHES = 11  # 1,438 rows to train on, 128 a batch
 
 
