@@ -1,10 +1,10 @@
 """The Triton kernels' registers, shared memory and instructions, proved without a GPU.
 
-``python -m bench.triton_kernels`` compiles every variant for every target, with the assembler in
-Triton's package, fails where one breaks a promise (see ``broken``), and writes the table of
-``docs/performance.md``. Some minutes a target; ``--quick`` compiles only what the table has. With
-``--targets`` or ``--ops`` it writes no table. Not under TRITON_INTERPRET=1, which has nothing to
-compile.
+``python -m bench.triton_kernels`` compiles every variant for every target, reads what Triton's
+assembler made of it with the disassembler in Triton's package, fails where one breaks a promise
+(see ``broken``), and writes the table of ``docs/performance.md``. Some minutes a target;
+``--quick`` compiles only what the table has. With ``--targets`` or ``--ops`` it writes no table.
+Not under TRITON_INTERPRET=1, which has nothing to compile.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ import triton
 from bench import report, tables
 from bench.triton_variants import CALLS, OTHERS, PLAIN, TARGETS, Compiled, Variant, compiled
 
-TOOLS = Path(triton.__file__).parent / "backends" / "nvidia" / "bin"
+CUOBJDUMP = Path(triton.__file__).parent / "backends" / "nvidia" / "bin" / "cuobjdump"
 # Of a row or a program: a KL or log-likelihood, a part of the loss, the gradient of a KL.
 ROW_STORES = 3
 # Tensors of [N, D] that a kernel reads and writes: the least there are. Every other access is of a
@@ -48,21 +48,15 @@ TRIPS = {
 
 class Cost(NamedTuple):
     registers: int  # of a thread
-    spilled: int  # bytes of a thread, stores and loads
+    spilled: int  # bytes of a thread: of its stack, which holds nothing else
     shared: int  # bytes of a program
     instructions: int  # of a thread, each counted once
-
-
-def _assembler(ptx: str) -> Path:
-    blackwell = TOOLS / "ptxas-blackwell"
-    newer = _number(r"\.target sm_(\d+)", ptx) >= 100
-    return blackwell if newer and blackwell.exists() else TOOLS / "ptxas"
 
 
 def _number(pattern: str, text: str) -> int:
     found = re.search(pattern, text)
     if found is None:
-        raise ValueError(f"no {pattern!r} in what the assembler says: {text[:200]!r}")
+        raise ValueError(f"no {pattern!r} in {text[:200]!r}")
     return int(found.group(1))
 
 
@@ -72,18 +66,14 @@ def _run(*command: object) -> str:
 
 
 def _nvidia(kernel: Compiled) -> Cost:
-    ptx = kernel.asm["ptx"]
-    (target,) = re.findall(r"\.target (sm_\w+)", ptx)
+    """Of the binary that Triton made: its assembler and options are other ones in each version."""
     with tempfile.TemporaryDirectory() as folder:
-        source, binary = Path(folder, "kernel.ptx"), Path(folder, "kernel.cubin")
-        source.write_text(ptx)
+        binary = Path(folder, "kernel.cubin")
         binary.write_bytes(kernel.asm["cubin"])
-        said = _run(_assembler(ptx), "-v", "--fmad=false", f"--gpu-name={target}", source,
-                    "-o", Path(folder, "again.cubin"))  # fmt: skip
-        code = _run(TOOLS / "cuobjdump", "-sass", binary)
+        code = _run(CUOBJDUMP, "-res-usage", "-sass", binary)
     return Cost(
-        _number(r"Used (\d+) registers", said),
-        _number(r"(\d+) bytes spill stores", said) + _number(r"(\d+) bytes spill loads", said),
+        _number(r"\bREG:(\d+)", code),
+        _number(r"\bSTACK:(\d+)", code),
         kernel.shared,
         len(re.findall(r"^\s+/\*[0-9a-f]{4,}\*/\s+(?!NOP)", code, re.MULTILINE)),
     )

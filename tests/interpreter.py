@@ -6,6 +6,9 @@ warn of overflow and of invalid operations, as NumPy does.
 
 Nor does one add a block's values one after another, as NumPy does along any axis but the last.
 
+The bound of a loop is an array of one element, which Triton 3.6 asks NumPy to convert to an int as
+if it were a scalar. NumPy warns of that from 1.25 on, and refuses it from 2.4 on.
+
 And made faster: a program takes as long for few elements as for many, and each call of a function
 from another prepares Triton's language anew, as the launch has already done.
 """
@@ -56,6 +59,13 @@ def install() -> None:
         return self.to_tensor(total, values.dtype)
 
     interpreter.ReduceOps.sum = summed
+    patch = interpreter._patch_lang_tensor
+
+    def patched(tensor: Any, scope: Any) -> None:
+        patch(tensor, scope)
+        scope.set_attr(tensor, "__index__", lambda self: self.handle.data.item())
+
+    interpreter._patch_lang_tensor = patched
     call = interpreter.InterpretedFunction.__call__
 
     def called(self: Any, *arguments: Any, **options: Any) -> Any:
