@@ -22,6 +22,8 @@ How it is measured:
 - The device is waited for inside each timed call. Compilation and warm-up come before, and
   compilation is reported by itself.
 - Inputs larger than a core's own cache rotate among copies that the last-level cache cannot hold.
+- Each peer has leaves of its own over the same memory, so that it frees its own gradients and not
+  those of the peer before it.
 - "forward" is evaluation, under ``torch.no_grad``; "backward" has its forward pass outside the
   timed part; "both" is what training does: ``.grad`` set to None, forward, backward into leaves.
 - The limit is measured in the same run (``limit.py``): a large copy, and a Function that computes

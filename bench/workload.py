@@ -59,13 +59,20 @@ class Workload:
         if "backward" in self.op.directions:
             run_backward(self._inputs(peer), outputs)
         self.wait()
-        return time.perf_counter() - start
+        seconds = time.perf_counter() - start
+        self.copies[0].clear()
+        return seconds
 
     def _match_upstream(self, peer: str, outputs: tuple[Tensor, ...]) -> None:
-        """Upstream gradients of the dtype of the peer's outputs: autograd would convert others."""
+        """The peer's own leaves over the same memory, and upstream gradients for its outputs.
+
+        Own ones, since a call frees the gradients of the one before: with large tensors that takes
+        longer than some calls. Upstream gradients of its outputs' dtypes: autograd would convert
+        others.
+        """
         self.upstreams[peer] = [
             Inputs(
-                inputs.arguments,
+                tuple(t.detach().requires_grad_(t.requires_grad) for t in inputs.arguments),
                 tuple(
                     None if given is None else given.to(output.dtype)
                     for given, output in zip(inputs.upstream, outputs, strict=False)

@@ -81,7 +81,20 @@ def test_the_empty_function_has_the_shapes_of_the_op(name: str) -> None:
     ours, empty = (work.functions[peer](*inputs.arguments) for peer in (peers.OURS, floor.EMPTY))
     assert [(t.shape, t.dtype) for t in ours] == [(t.shape, t.dtype) for t in empty]
     work.step(floor.EMPTY)(0)
-    assert all(t.grad is not None for t in inputs.arguments if t.requires_grad)
+    leaves = work.upstreams[floor.EMPTY][0].arguments
+    assert all(t.grad is not None for t in leaves if t.requires_grad)
+
+
+def test_peers_have_gradients_of_their_own_over_the_same_memory() -> None:
+    work = Workload(OPS["negative_elbo"], TINY, Setting(), [peers.OURS, peers.EAGER])
+    for peer in (peers.OURS, peers.EAGER):
+        work.step(peer)(0)
+    ours, eager = (work.upstreams[peer][0].arguments for peer in (peers.OURS, peers.EAGER))
+    assert [t.data_ptr() for t in ours] == [t.data_ptr() for t in eager]
+    before = [t.grad for t in ours]
+    work.step(peers.EAGER)(0)
+    assert any(g is not None for g in before)
+    assert all(t.grad is g for t, g in zip(ours, before, strict=True))
 
 
 def test_inputs_do_not_stay_in_the_last_level_cache() -> None:
