@@ -113,7 +113,7 @@ def ratios(results: Results) -> Any:
         panel.invert_yaxis()
     figure.suptitle(f"Ratios, {cores} threads ({machine.title(results['machine'])})")
     used = {name: _patch(colours[name]) for name in names}
-    figure.legend(used.values(), used, loc="outside lower center", ncols=len(used))
+    figure.legend(used.values(), used, loc="outside lower center", ncols=min(5, len(used)))
     return figure
 
 

@@ -67,16 +67,13 @@ def _measure(
     work: Workload | TrainingStep
     if name in OPS:
         work = Workload(OPS[name], Size(*size), setting, (peer,), check=False)
-        for inputs in work.copies:
-            inputs.clear()
     else:
         work = TrainingStep(name, size, setting, (peer,), check=False)
     step = work.step(peer)
     for number in range(WARM_UP_CALLS):
         step(number)
     if isinstance(work, Workload):
-        for inputs in work.copies:
-            inputs.clear()
+        work.clear(peer)
     return growth(lambda: step(WARM_UP_CALLS), setting)
 
 

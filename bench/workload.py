@@ -63,6 +63,11 @@ class Workload:
         self.copies[0].clear()
         return seconds
 
+    def clear(self, peer: str) -> None:
+        """Frees the gradients that the peer's calls have left."""
+        for inputs in self.upstreams[peer]:
+            inputs.clear()
+
     def _match_upstream(self, peer: str, outputs: tuple[Tensor, ...]) -> None:
         """The peer's own leaves over the same memory, and upstream gradients for its outputs.
 

@@ -95,6 +95,8 @@ def test_peers_have_gradients_of_their_own_over_the_same_memory() -> None:
     work.step(peers.EAGER)(0)
     assert any(g is not None for g in before)
     assert all(t.grad is g for t, g in zip(ours, before, strict=True))
+    work.clear(peers.OURS)
+    assert all(t.grad is None for t in ours) and any(t.grad is not None for t in eager)
 
 
 def test_inputs_do_not_stay_in_the_last_level_cache() -> None:
