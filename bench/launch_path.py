@@ -15,13 +15,14 @@ from types import MappingProxyType
 
 import torch
 
-from bench import floor, harness, machine, report, tables
+from bench import floor, harness, machine, peers, report, tables
 from bench.device import Setting
 from bench.ops import OPS
 from bench.workload import Workload
 from vae_fast import _backends
 
 TESTS = Path(__file__).parents[1] / "tests"
+NAMES = ("sample_kl", "gaussian_kl", "gaussian_log_likelihood", "negative_elbo", "elbo")
 SECONDS = 2.0
 
 
@@ -41,14 +42,8 @@ def measure(backend: str) -> list[tuple[str, harness.Comparison]]:
     setting = Setting("cpu", torch.float32, backend)
     rows = []
     with harness.threads(1):
-        for name in (
-            "sample_kl",
-            "gaussian_kl",
-            "gaussian_log_likelihood",
-            "negative_elbo",
-            "elbo",
-        ):
-            work = Workload(OPS[name], OPS[name].sizes[0], setting, ("vae_fast",), check=False)
+        for name in NAMES:
+            work = Workload(OPS[name], OPS[name].sizes[0], setting, (peers.OURS,), check=False)
             work.add_empty()
             for direction in ("forward", "both"):
                 rows.append(
@@ -59,11 +54,11 @@ def measure(backend: str) -> list[tuple[str, harness.Comparison]]:
 
 def main() -> None:
     rows = [
-        (name, *(tables.show_time(took.seconds(peer).middle) for peer in ("vae_fast", floor.EMPTY)))
+        (name, *(tables.show_time(took.seconds(peer).middle) for peer in (peers.OURS, floor.EMPTY)))
         for name, took in measure(_host_backend())
     ]
     text = tables.table(("work", "before the launches", "empty Function"), rows)
-    where = machine.describe(Setting("cpu", torch.float32, None))
+    where = machine.describe(Setting())
     made = f"On one core of {where['device']}, torch {where['torch']}."
     print(f"{text}\n{made}")
     print(f"wrote {report.put({'launch-path': text, 'launch-path-machine': made})}")

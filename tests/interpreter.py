@@ -1,8 +1,9 @@
 """Triton's interpreter, put right where it does not do what every GPU does.
 
 ``tl.store`` of float32 values to bfloat16 rounds to nearest on a GPU. The interpreter of Triton 3.6
-to 3.9 cuts the bits off instead, and loses the carry where it is asked to round. Nor does a GPU
-warn of overflow and of invalid operations, as NumPy does.
+to 3.9 cuts the bits off instead, and loses the carry where it is asked to round; of a float64 value
+it takes the integer part for the bits. Nor does a GPU warn of overflow and of invalid operations,
+as NumPy does.
 
 Nor does one add a block's values one after another, as NumPy does along any axis but the last.
 
@@ -41,6 +42,15 @@ def install() -> None:
         return convert(values, source, target, rounding)
 
     interpreter._convert_float = converted
+    cast = interpreter.InterpreterBuilder.cast_impl
+
+    def cast_in_steps(self: Any, values: Any, target: tl.dtype) -> Any:
+        if values.dtype.scalar == tl.float64 and target.scalar == tl.bfloat16:
+            single = interpreter.TensorHandle(values.data.astype(np.float32), tl.float32)
+            return cast(self, single, target)
+        return cast(self, values, target)
+
+    interpreter.InterpreterBuilder.cast_impl = cast_in_steps
     execute = interpreter.GridExecutor.__call__
 
     def executed(*arguments: Any, **options: Any) -> None:

@@ -286,6 +286,8 @@ def score_cases() -> list[Case]:
           for names in ((), ("signal",), ("mean",), ("logvar",))),
         Case(op, (7, 64), bounds=(-6.0, 0.5), spread=3.0, num_samples=2),
         Case(op, (7, 64), dtype=F64, spread=40.0),
+        *(Case(op, (7, 64), dtype=dtype, other_dtypes=(("logvar", other),))
+          for dtype, other in ((F64, F32), (F64, BF16), (F32, F64), (BF16, F32))),
         Case(op, (64, 65), scale=0.0),
         Case(op, (64, 65), dtype=F16, scale=2.0**10),
     ]  # fmt: skip

@@ -9,7 +9,7 @@ import bench_folder  # noqa: F401
 import pytest
 import torch
 
-from bench import counts, device, floor, harness, limit, memory, peers
+from bench import counts, device, floor, harness, limit, memory, peers, stages
 from bench.device import Setting
 from bench.ops import OPS, Size
 from bench.workload import Workload
@@ -97,6 +97,11 @@ def test_peers_have_gradients_of_their_own_over_the_same_memory() -> None:
     assert all(t.grad is g for t, g in zip(ours, before, strict=True))
     work.clear(peers.OURS)
     assert all(t.grad is None for t in ours) and any(t.grad is not None for t in eager)
+
+
+def test_each_stage_of_a_small_call_is_timed() -> None:
+    took = stages.measure(0.02)
+    assert len(took.rounds) == 5 and all(took.seconds(name).low > 0 for name in took.rounds)
 
 
 def test_inputs_do_not_stay_in_the_last_level_cache() -> None:

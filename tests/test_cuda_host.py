@@ -34,6 +34,7 @@ def host(monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
     yield cuda_host.NAME
     cuda_host.kernels().set_order(1)
     cuda_host.kernels().set_error(0.0)
+    cuda_host.kernels().set_runs(True)
 
 
 def cases() -> list[Case]:
@@ -66,6 +67,15 @@ def test_noise_is_within_its_bound_where_instructions_err_as_far_as_they_may(
     got = F.noise((1 << 18,), seed=5, event_dims=0, dtype=torch.float32, device="cpu", backend=host)
     want = oracle.noise((1 << 18,), 5, 0)
     assert (got.double() - want).abs().max().item() <= 4e-6
+
+
+def test_launches_can_be_left_out(host: str) -> None:
+    """What bench/launch_path.py times: results are made, and nothing is written to them."""
+    x = torch.zeros(3, 5)
+    cuda_host.kernels().set_runs(False)
+    assert F.gaussian_kl(x, x, backend=host).isnan().all()
+    cuda_host.kernels().set_runs(True)
+    assert torch.equal(F.gaussian_kl(x, x, backend=host), torch.zeros(3))
 
 
 def test_a_launch_that_cuda_refuses_is_an_error_with_its_shape(host: str) -> None:
