@@ -1,4 +1,4 @@
-"""A whole step of training: zero_grad, forward, backward and Adam, by the same networks."""
+"""A whole step of training: zero_grad, forward, backward and Adam (fused), by the same networks."""
 
 from __future__ import annotations
 
@@ -121,7 +121,9 @@ class TrainingStep:
                 parity.close(what, got, right, self.model.tolerance)
 
     def _step(self, module: nn.Module) -> Callable[[int], None]:
-        optimizer = torch.optim.Adam(module.parameters(), lr=1e-3)
+        # Fused, as who looks at the time of a step has it: the default takes a dozen passes over
+        # the parameters, which on a CPU is a fifth of the default model's step.
+        optimizer = torch.optim.Adam(module.parameters(), lr=1e-3, fused=True)
 
         def step(number: int) -> None:
             optimizer.zero_grad(set_to_none=True)
