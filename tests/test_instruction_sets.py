@@ -32,7 +32,7 @@ def run(instruction_set: str, *command: str) -> subprocess.CompletedProcess[str]
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("instruction_set", ["baseline", "avx2", "avx512"])
+@pytest.mark.parametrize("instruction_set", ["baseline", "avx2", "avx512", "avx512bf16"])
 def test_parity(instruction_set: str, compiled_backend: Backend) -> None:
     from vae_fast import _C
 

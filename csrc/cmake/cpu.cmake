@@ -22,18 +22,24 @@ endfunction()
 vf_add_isa(baseline)
 if(CMAKE_SYSTEM_PROCESSOR MATCHES "^(x86_64|AMD64|amd64)$")
   check_cxx_compiler_flag("-mavx2 -mfma -mf16c" VF_COMPILES_AVX2)
-  check_cxx_compiler_flag("-mavx512f -mavx512bw -mavx512dq -mavx512vl -mprefer-vector-width=512"
-                          VF_COMPILES_AVX512)
+  set(avx512 -mavx512f -mavx512bw -mavx512dq -mavx512vl -mavx2 -mfma -mf16c
+             -mprefer-vector-width=512)
+  string(JOIN " " avx512_flags ${avx512})
+  check_cxx_compiler_flag("${avx512_flags}" VF_COMPILES_AVX512)
+  check_cxx_compiler_flag("${avx512_flags} -mavx512bf16" VF_COMPILES_AVX512BF16)
   if(VF_COMPILES_AVX2)
     vf_add_isa(avx2 -mavx2 -mfma -mf16c)
     list(APPEND vf_definitions VF_HAVE_AVX2)
   endif()
+  # GCC 12 warns of its own intrinsics, whose undefined operand is meant.
+  list(APPEND avx512 -Wno-uninitialized "$<$<CXX_COMPILER_ID:GNU>:-Wno-maybe-uninitialized>")
   if(VF_COMPILES_AVX512)
-    # GCC 12 warns of its own intrinsics, whose undefined operand is meant.
-    vf_add_isa(avx512 -mavx512f -mavx512bw -mavx512dq -mavx512vl -mavx2 -mfma -mf16c
-               -mprefer-vector-width=512 -Wno-uninitialized
-               "$<$<CXX_COMPILER_ID:GNU>:-Wno-maybe-uninitialized>")
+    vf_add_isa(avx512 ${avx512})
     list(APPEND vf_definitions VF_HAVE_AVX512)
+  endif()
+  if(VF_COMPILES_AVX512BF16)
+    vf_add_isa(avx512bf16 ${avx512} -mavx512bf16)
+    list(APPEND vf_definitions VF_HAVE_AVX512BF16)
   endif()
 endif()
 message(STATUS "CPU kernels for: ${VF_ISAS}")

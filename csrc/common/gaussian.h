@@ -57,19 +57,23 @@ VF_FN T above_floor(T kl, T floor, T g) {
   return math::select_below(kl, floor, T(0.0f), g);
 }
 
-// log N(x; m, e^v) = -(ln 2pi + v + (x - m)^2 e^-v) / 2.
+// log N(x; m, e^v) = -(ln 2pi + v + (x - m)^2 e^-v) / 2; precision is e^-v.
 template <class T>
 struct LogDensity {
+  static constexpr double kLogTwoPi = 1.8378770664093454836;
+
   T v;
   T scaled;  // (x - m) e^-v
   T square;  // (x - m)^2 e^-v
 
-  VF_FN LogDensity(T x, T m, T v)
-      : v(v), scaled((x - m) * math::exp(-v)), square((x - m) * scaled) {}
-  VF_FN T value() const { return T(-0.5f) * (T(1.8378770664093454836) + v + square); }
+  VF_FN LogDensity(T x, T m, T v, T precision)
+      : v(v), scaled((x - m) * precision), square((x - m) * scaled) {}
+  VF_FN T value() const { return T(-0.5f) * (T(kLogTwoPi) + deviance()); }
+  // -2 log N without the constant. The log-density of a row is -(D ln 2pi + the sum of this) / 2.
+  VF_FN T deviance() const { return v + square; }
   // Both times g, the upstream gradient; half is g / 2.
   VF_FN T grad_mean(T g) const { return g * scaled; }
-  VF_FN T grad_logvar(T half) const { return half * (square - T(1.0f)); }
+  VF_FN T grad_logvar(T half) const { return math::fma(half, square, -half); }
 };
 
 template <class T>

@@ -31,19 +31,14 @@ VF_FN BFloat16 narrow_bfloat16(float a) {
 }
 
 VF_FN float widen(Half a) {
-  const uint32_t sign = static_cast<uint32_t>(a.bits & 0x8000u) << 16;
   const uint32_t magnitude = static_cast<uint32_t>(a.bits & 0x7FFFu) << 13;
-  uint32_t word;
+  const bool finite = magnitude < 0x0F800000u;  // or infinity or NaN
+  const uint32_t word =
+      static_cast<uint32_t>(a.bits & 0x8000u) << 16 | magnitude | (finite ? 0u : 0x70000000u);
   float value;
-  if (magnitude >= 0x0F800000u) {  // infinity or NaN
-    word = sign | magnitude | 0x70000000u;
-    std::memcpy(&value, &word, sizeof value);
-  } else {  // scaling by 2^112 moves the exponent's bias, and normalises the subnormal
-    word = sign | magnitude;
-    std::memcpy(&value, &word, sizeof value);
-    value *= 0x1p112f;
-  }
-  return value;
+  std::memcpy(&value, &word, sizeof value);
+  // Scaling by 2^112 moves the exponent's bias, and normalises the subnormal.
+  return finite ? value * 0x1p112f : value;
 }
 
 VF_FN Half narrow_half(float a) {
@@ -103,39 +98,105 @@ VF_FN void from_compute(T a, BFloat16* p) {
   *p = narrow_bfloat16(static_cast<float>(a));
 }
 
+// A vector of half precision, converted in registers.
+typedef uint16_t HalfWords __attribute__((vector_size(2 * kWidth)));
+
+VF_FN F32 widen(HalfWords words, BFloat16) {
+#if defined(__AVX512F__)
+  const U32 word = U32::Vector(_mm512_cvtepu16_epi32(__m256i(words)));
+#elif defined(__AVX2__)
+  const U32 word = U32::Vector(_mm256_cvtepu16_epi32(__m128i(words)));
+#else
+  const U32 word = __builtin_convertvector(words, U32::Vector);
+#endif
+  return from_bits(word << 16);
+}
+VF_FN HalfWords narrow(F32 a, BFloat16) {
+#if defined(__AVX512BF16__)
+  // One instruction in place of nine. It makes 0 of what is below the least normal number.
+  const __m256bh made = _mm512_cvtneps_pbh(__m512(a.v));
+  HalfWords words;
+  std::memcpy(&words, &made, sizeof words);
+  return words;
+#else
+  const U32 word = bits(a), rounded = word + U32(0x7FFFu) + ((word >> 16) & U32(1u));
+  const U32 right(a.v == a.v ? rounded.v : U32(0x7FC00000u).v);  // a NaN may have become infinity
+#if defined(__AVX512F__)
+  return HalfWords(_mm512_cvtepi32_epi16(__m512i((right >> 16).v)));
+#elif defined(__AVX2__)
+  const __m256i high(__m256i((right >> 16).v));
+  return HalfWords(
+      _mm_packus_epi32(_mm256_castsi256_si128(high), _mm256_extracti128_si256(high, 1)));
+#else
+  return __builtin_convertvector((right >> 16).v, HalfWords);
+#endif
+#endif
+}
+
+VF_FN F32 widen(HalfWords words, Half) {
+#if defined(__AVX512F__)
+  return F32::Vector(_mm512_cvtph_ps(__m256i(words)));
+#elif defined(__AVX2__)
+  return F32::Vector(_mm256_cvtph_ps(__m128i(words)));
+#else
+  F32 a(0.0f);
+  for (int lane = 0; lane < kWidth; ++lane) a.v[lane] = widen(Half{words[lane]});
+  return a;
+#endif
+}
+VF_FN HalfWords narrow(F32 a, Half) {
+#if defined(__AVX512F__)
+  return HalfWords(_mm512_cvtps_ph(__m512(a.v), _MM_FROUND_TO_NEAREST_INT));
+#elif defined(__AVX2__)
+  return HalfWords(_mm256_cvtps_ph(__m256(a.v), _MM_FROUND_TO_NEAREST_INT));
+#else
+  HalfWords words{};
+  for (int lane = 0; lane < kWidth; ++lane) words[lane] = narrow_half(a.v[lane]).bits;
+  return words;
+#endif
+}
+
+template <class S>
+constexpr bool kIsHalf = sizeof(S) == sizeof(uint16_t);
+
+// The first lanes of a vector in memory; the others are 0.
+template <class S, class = std::enable_if_t<kIsHalf<S>>>
+VF_FN F32 load_part(const S* p, int lanes) {
+  HalfWords words{};
+  std::memcpy(&words, p, sizeof(S) * lanes);
+  return widen(words, S{});
+}
+template <class S, class = std::enable_if_t<kIsHalf<S>>>
+VF_FN void store_part(S* p, int lanes, F32 a) {
+  const HalfWords words = narrow(a, S{});
+  std::memcpy(p, &words, sizeof(S) * lanes);
+}
+template <class S, class = std::enable_if_t<kIsHalf<S>>>
+VF_FN F32 load(const S* p) {
+  return load_part(p, kWidth);
+}
+template <class S, class = std::enable_if_t<kIsHalf<S>>>
+VF_FN void store(S* p, F32 a) {
+  store_part(p, kWidth, a);
+}
+
 template <class S, class T>
 inline void widen_run(const S* source, T* target, int count) {
-  for (int i = 0; i < count; ++i) target[i] = to_compute<T>(source[i]);
+  int i = 0;
+  if constexpr (kIsHalf<S> && sizeof(T) == sizeof(float)) {
+    for (; i + kWidth <= count; i += kWidth) store(target + i, load(source + i));
+  }
+  for (; i < count; ++i) target[i] = to_compute<T>(source[i]);
 }
 
 template <class T, class S>
 inline void narrow_run(const T* source, S* target, int count) {
-  for (int i = 0; i < count; ++i) from_compute(source[i], target + i);
-}
-
-#if defined(__AVX2__)
-// The branches above keep compilers from vectorising half precision; the processor has it.
-template <>
-inline void widen_run<Half, float>(const Half* source, float* target, int count) {
   int i = 0;
-  for (; i + 8 <= count; i += 8) {
-    __m128i words;
-    std::memcpy(&words, source + i, sizeof words);
-    _mm256_storeu_ps(target + i, _mm256_cvtph_ps(words));
+  if constexpr (kIsHalf<S> && sizeof(T) == sizeof(float)) {
+    for (; i + kWidth <= count; i += kWidth) store(target + i, load(source + i));
   }
-  for (; i < count; ++i) target[i] = widen(source[i]);
+  for (; i < count; ++i) from_compute(source[i], target + i);
 }
-
-template <>
-inline void narrow_run<float, Half>(const float* source, Half* target, int count) {
-  int i = 0;
-  for (; i + 8 <= count; i += 8) {
-    const __m128i words = _mm256_cvtps_ph(_mm256_loadu_ps(source + i), _MM_FROUND_TO_NEAREST_INT);
-    std::memcpy(target + i, &words, sizeof words);
-  }
-  for (; i < count; ++i) target[i] = narrow_half(source[i]);
-}
-#endif
 
 // Calls f with a pointer of the element type that dtype names.
 template <class F>
@@ -156,7 +217,11 @@ VF_FN void with_element(DType dtype, void* data, F&& f) {
   });
 }
 
-template <class T>
-constexpr DType kDTypeOf = sizeof(T) == 8 ? DType::float64 : DType::float32;
+template <class S>
+constexpr DType kDTypeOf = sizeof(S) == 8 ? DType::float64 : DType::float32;
+template <>
+constexpr DType kDTypeOf<Half> = DType::float16;
+template <>
+constexpr DType kDTypeOf<BFloat16> = DType::bfloat16;
 
 }  // namespace vae_fast::VF_ISA

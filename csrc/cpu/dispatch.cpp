@@ -27,8 +27,20 @@ extern const Kernels table;
 }
 #endif
 
+#if defined(VF_HAVE_AVX512BF16)
+namespace avx512bf16 {
+extern const Kernels table;
+}
+#endif
+
 namespace {
 
+#if defined(VF_HAVE_AVX512)
+bool has_avx512() {
+  return __builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512bw") &&
+         __builtin_cpu_supports("avx512dq") && __builtin_cpu_supports("avx512vl");
+}
+#endif
 #if defined(VF_HAVE_AVX2)
 bool has_f16c() {  // not every compiler's __builtin_cpu_supports knows it
   unsigned a, b, c, d;
@@ -37,13 +49,13 @@ bool has_f16c() {  // not every compiler's __builtin_cpu_supports knows it
 #endif
 
 const Kernels& choose() {
-  const Kernels* runnable[3];  // widest first
+  const Kernels* runnable[4];  // the best first
   int count = 0;
+#if defined(VF_HAVE_AVX512BF16)
+  if (has_avx512() && __builtin_cpu_supports("avx512bf16")) runnable[count++] = &avx512bf16::table;
+#endif
 #if defined(VF_HAVE_AVX512)
-  if (__builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512bw") &&
-      __builtin_cpu_supports("avx512dq") && __builtin_cpu_supports("avx512vl")) {
-    runnable[count++] = &avx512::table;
-  }
+  if (has_avx512()) runnable[count++] = &avx512::table;
 #endif
 #if defined(VF_HAVE_AVX2)
   if (__builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma") && has_f16c()) {

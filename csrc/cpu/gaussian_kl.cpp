@@ -5,13 +5,14 @@
 namespace vae_fast::VF_ISA {
 namespace {
 
-template <class T>
+template <class Form>
 void forward(const GaussianKLArgs& args, int threads) {
+  using T = typename Form::T;
   const Tiling tiling(args.shape);
   Sink<T> kl(args.kl, tiling);
   for_each_tile(tiling, threads, false, [&](const Tile& tile, int64_t group) {
     Buffer<T> buffer;
-    const GaussianTile<T> in(args.inputs, tile);
+    const GaussianTile<Form> in(args.inputs, tile);
     in.forward(buffer.data);
     raise_to_floor(args.control, buffer.data, tile.count);
     kl.take(tile, group, buffer.data);
@@ -19,12 +20,13 @@ void forward(const GaussianKLArgs& args, int threads) {
   kl.finish();
 }
 
-template <class T>
+template <class Form>
 void backward(const GaussianKLBackwardArgs& args, int threads) {
+  using T = typename Form::T;
   const Tiling tiling(args.shape);
   GaussianSinks<T> sinks(args.gradients, tiling);
   for_each_tile(tiling, threads, sinks.by_column(), [&](const Tile& tile, int64_t group) {
-    const GaussianTile<T> in(args.inputs, tile);
+    const GaussianTile<Form> in(args.inputs, tile);
     in.backward(args.upstream, args.shape, tile, group, {}, sinks);
   });
   sinks.finish();
@@ -33,11 +35,17 @@ void backward(const GaussianKLBackwardArgs& args, int threads) {
 }  // namespace
 
 void gaussian_kl_forward(const GaussianKLArgs& args, int threads, bool wide) {
-  wide ? forward<double>(args, threads) : forward<float>(args, threads);
+  const GaussianInputs& in = args.inputs;
+  with_form(wide, in.bounds, {&in.mean, &in.logvar}, {},
+            [&](auto form) { forward<decltype(form)>(args, threads); });
 }
 
 void gaussian_kl_backward(const GaussianKLBackwardArgs& args, int threads, bool wide) {
-  wide ? backward<double>(args, threads) : backward<float>(args, threads);
+  const GaussianInputs& in = args.inputs;
+  const GaussianGradients& out = args.gradients;
+  with_form(wide, in.bounds, {&in.mean, &in.logvar},
+            {&out.mean, &out.logvar, &out.prior_mean, &out.prior_logvar},
+            [&](auto form) { backward<decltype(form)>(args, threads); });
 }
 
 }  // namespace vae_fast::VF_ISA

@@ -4,27 +4,30 @@
 namespace vae_fast::VF_ISA {
 namespace {
 
-template <class T>
+template <class Form>
 void forward(const LogLikelihoodArgs& args, int threads) {
+  using T = typename Form::T;
   const Tiling tiling(args.shape);
-  Sink<T> log_likelihood(args.log_likelihood, tiling);
+  Sink<T> deviance(args.log_likelihood, tiling, /*own_sums=*/true);
   for_each_tile(tiling, threads, false, [&](const Tile& tile, int64_t group) {
     Buffer<T> value;
-    const LikelihoodTile<T> in(args.inputs, tile);
+    const LikelihoodTile<Form> in(args.inputs, tile);
     in.run(value.data, T(0), nullptr, tile, group, nullptr);
-    log_likelihood.take(tile, group, value.data);
+    deviance.take(tile, group, value.data);
   });
-  log_likelihood.finish();
+  for (int64_t row = 0; row < args.shape.rows; ++row)
+    set(args.log_likelihood, row, log_likelihood(deviance.row_sum(row), args.shape.cols));
 }
 
-template <class T>
+template <class Form>
 void backward(const LogLikelihoodBackwardArgs& args, int threads) {
+  using T = typename Form::T;
   const Tiling tiling(args.shape);
   LikelihoodSinks<T> sinks(args.gradients, tiling);
   for_each_tile(tiling, threads, sinks.by_column(), [&](const Tile& tile, int64_t group) {
     Buffer<T> rows;
     const T* g = read_rows(args.grad, tile, args.shape.cols, rows.data);
-    const LikelihoodTile<T> in(args.inputs, tile);
+    const LikelihoodTile<Form> in(args.inputs, tile);
     in.run(nullptr, T(0), g, tile, group, &sinks);
   });
   sinks.finish();
@@ -33,12 +36,13 @@ void backward(const LogLikelihoodBackwardArgs& args, int threads) {
 }  // namespace
 
 void gaussian_log_likelihood_forward(const LogLikelihoodArgs& args, int threads, bool wide) {
-  wide ? forward<double>(args, threads) : forward<float>(args, threads);
+  with_form(wide, args.inputs, {}, [&](auto form) { forward<decltype(form)>(args, threads); });
 }
 
 void gaussian_log_likelihood_backward(const LogLikelihoodBackwardArgs& args, int threads,
                                       bool wide) {
-  wide ? backward<double>(args, threads) : backward<float>(args, threads);
+  with_form(wide, args.inputs, args.gradients,
+            [&](auto form) { backward<decltype(form)>(args, threads); });
 }
 
 }  // namespace vae_fast::VF_ISA

@@ -2,6 +2,7 @@
 #pragma once
 
 #include "common/gaussian.h"
+#include "cpu/form.h"
 #include "cpu/kernels.h"
 #include "cpu/sink.h"
 
@@ -30,9 +31,9 @@ struct GaussianSinks {
 
 // The upstream gradient and the noise of a tile's last sample, and what the samples before it have
 // added up to.
-template <class T>
+template <class T, class S>
 struct ThroughSample {
-  const T* grad = nullptr;  // null: nothing arrives through z
+  const S* grad = nullptr;  // null: nothing arrives through z
   const T* eps = nullptr;
   const T* sum = nullptr;      // over the earlier samples, of grad; null: there are none
   const T* product = nullptr;  // and of grad * eps
@@ -62,10 +63,13 @@ inline const T* upstream_of(const KLUpstream& given, Shape shape, const Tile& ti
   return buffer;
 }
 
-template <class T>
+template <class Form>
 class GaussianTile {
+  using T = typename Form::T;
+  using S = typename Form::S;
+
  public:
-  const T* mean;
+  const S* mean;
 
   GaussianTile(const GaussianInputs& in, const Tile& tile)
       : mean(read(in.mean, tile.start, tile.count, mean_.data)),
@@ -111,14 +115,15 @@ class GaussianTile {
 
   // Gradients of what arrives for the KL, and of what comes through z.
   void backward(const KLUpstream& upstream, Shape shape, const Tile& tile, int64_t group,
-                const ThroughSample<T>& z, GaussianSinks<T>& sinks) const {
-    Buffer<T> upstream_buffer, buffers[4];
+                const ThroughSample<T, S>& z, GaussianSinks<T>& sinks) const {
+    Buffer<T> upstream_buffer;
+    Buffer<S> buffers[4];
     const T* g_kl = upstream_of(upstream, shape, tile, upstream_buffer.data);
     Sink<T>* sink[4] = {&sinks.mean, &sinks.logvar, &sinks.prior_mean, &sinks.prior_logvar};
     // Not past the caches: these loops wait for arithmetic, and choosing would cost a backward pass
     // of sample_kl 6 % (AMD Zen 4).
-    T* to[4];
-    for (int k = 0; k < 4; ++k) to[k] = sink[k]->target(tile, buffers[k].data).at;
+    S* to[4];
+    for (int k = 0; k < 4; ++k) to[k] = sink[k]->template target<S>(tile, buffers[k].data).at;
 
     const KLControl& control = upstream.control;
     if (control.floor > -__builtin_inf() || control.posterior_weight != 1.0 ||
@@ -127,8 +132,10 @@ class GaussianTile {
     } else {
       run_backward<false>(g_kl, control, z, sinks, to);
     }
-    for (int k = 0; k < 4; ++k)
-      if (sink[k]->wanted()) sink[k]->take(tile, group, to[k]);
+    if constexpr (std::is_same_v<S, T>) {
+      for (int k = 0; k < 4; ++k)
+        if (sink[k]->wanted()) sink[k]->take(tile, group, to[k]);
+    }
   }
 
  private:
@@ -145,11 +152,11 @@ class GaussianTile {
         const Lanes<T> v = bounds_.clamp(get(logvar_at_ + i, lanes));
         Lanes<T> expm1_minus;
         if constexpr (Sample) {
-          const auto e = math::exp_half(v);
+          const auto e = math::exp_half<Form::kRange>(v);
           take(i, lanes, e.root);
           expm1_minus = e.expm1_minus;
         } else {
-          expm1_minus = math::expm1(v).expm1_minus;
+          expm1_minus = math::expm1<Form::kRange>(v).expm1_minus;
         }
         put(kl + i, lanes, StandardKL<Lanes<T>>::value(get(mean + i, lanes), expm1_minus));
       });
@@ -157,15 +164,15 @@ class GaussianTile {
     }
     for_each_vector<T>(count_, [&](int i, int lanes) VF_INLINE {
       const Lanes<T> v = bounds_.clamp(get(logvar_at_ + i, lanes));
-      if constexpr (Sample) take(i, lanes, math::exp(Lanes<T>(T(0.5)) * v));
+      if constexpr (Sample) take(i, lanes, math::exp<Form::kRange>(Lanes<T>(T(0.5)) * v));
       put(kl + i, lanes, general(i, lanes, v).value());
     });
   }
 
   // Controlled: the KL has a floor or its gradients have weights.
   template <bool Controlled>
-  void run_backward(const T* g_kl, const KLControl& control, const ThroughSample<T>& z,
-                    GaussianSinks<T>& sinks, T* const (&to)[4]) const {
+  void run_backward(const T* g_kl, const KLControl& control, const ThroughSample<T, S>& z,
+                    GaussianSinks<T>& sinks, S* const (&to)[4]) const {
     const Lanes<T> floor(static_cast<T>(control.floor));
     const Lanes<T> to_posterior(static_cast<T>(control.posterior_weight));
     const Lanes<T> to_prior(static_cast<T>(control.prior_weight));
@@ -174,7 +181,7 @@ class GaussianTile {
       for_each_vector<T>(count_, [&](int i, int lanes) VF_INLINE {
         const Lanes<T> raw = get(logvar_at_ + i, lanes);
         const Lanes<T> v = bounds_.clamp(raw), m = get(mean + i, lanes);
-        const auto e = math::exp_half(v);
+        const auto e = math::exp_half<Form::kRange>(v);
         Lanes<T> g = with_kl ? get(g_kl + i, lanes) : Lanes<T>(T(0));
         if constexpr (Controlled) {
           const Lanes<T> kl = StandardKL<Lanes<T>>::value(m, e.expm1_minus);
@@ -197,7 +204,7 @@ class GaussianTile {
         g_prior = to_prior * above;
       }
       write(i, lanes, raw, v, with_kl, g * kl.grad_mean(), g * kl.grad_logvar(),
-            math::exp(Lanes<T>(T(0.5)) * v), z, sinks, to);
+            math::exp<Form::kRange>(Lanes<T>(T(0.5)) * v), z, sinks, to);
       const Lanes<T> nothing(T(0));
       if (sinks.prior_mean.wanted())
         put(to[2] + i, lanes, with_kl ? g_prior * kl.grad_prior_mean() : nothing);
@@ -216,8 +223,8 @@ class GaussianTile {
   // Adds what comes through z to the gradients of the KL, and writes both. A term whose upstream
   // gradient is absent is left out, not multiplied by zero: it may be infinite.
   VF_FN void write(int i, int lanes, Lanes<T> raw, Lanes<T> v, bool with_kl, Lanes<T> g_mean,
-                   Lanes<T> g_logvar, Lanes<T> root, const ThroughSample<T>& z,
-                   GaussianSinks<T>& sinks, T* const (&to)[4]) const {
+                   Lanes<T> g_logvar, Lanes<T> root, const ThroughSample<T, S>& z,
+                   GaussianSinks<T>& sinks, S* const (&to)[4]) const {
     if (z.grad != nullptr) {
       const Lanes<T> grad = get(z.grad + i, lanes), eps = get(z.eps + i, lanes);
       Lanes<T> sum = grad, product = grad * eps;
@@ -233,10 +240,11 @@ class GaussianTile {
     if (sinks.logvar.wanted()) put(to[1] + i, lanes, bounds_.gate(raw, v, g_logvar));
   }
 
-  Buffer<T> mean_, logvar_, prior_mean_, prior_logvar_;
+  Buffer<S> mean_, logvar_;
+  Buffer<T> prior_mean_, prior_logvar_;
   int count_;
   Bounds<Lanes<T>> bounds_;
-  const T* logvar_at_;
+  const S* logvar_at_;
   bool standard_;
   bool has_prior_logvar_;
   const T* prior_mean_at_ = nullptr;

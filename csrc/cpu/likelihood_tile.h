@@ -2,6 +2,7 @@
 #pragma once
 
 #include "common/gaussian.h"
+#include "cpu/form.h"
 #include "cpu/kernels.h"
 #include "cpu/sink.h"
 
@@ -21,8 +22,22 @@ struct LikelihoodSinks {
   }
 };
 
-template <class T>
+// f(form) with the form for these tensors.
+template <class F>
+void with_form(bool wide, const LikelihoodInputs& in, const LikelihoodGradients& out, F&& f) {
+  with_form(wide, in.bounds, {&in.x, &in.mean, &in.logvar}, {&out.x, &out.mean, &out.logvar}, f);
+}
+
+// Of a row of so many elements, from the sum of their deviances.
+inline double log_likelihood(double deviance, int64_t count) {
+  return -0.5 * (static_cast<double>(count) * LogDensity<double>::kLogTwoPi + deviance);
+}
+
+template <class Form>
 class LikelihoodTile {
+  using T = typename Form::T;
+  using S = typename Form::S;
+
  public:
   LikelihoodTile(const LikelihoodInputs& in, const Tile& tile)
       : count_(tile.count),
@@ -42,26 +57,27 @@ class LikelihoodTile {
     });
   }
 
-  // The log-density at each element into value, where given; and the gradients, times g (one for
-  // all elements) or times g_at (one each), where sinks are.
-  void run(T* value, T g, const T* g_at, const Tile& tile, int64_t group,
+  // The log-density's deviance at each element into deviance, where given; and the gradients, times
+  // g (one for all elements) or times g_at (one each), where sinks are.
+  void run(T* deviance, T g, const T* g_at, const Tile& tile, int64_t group,
            LikelihoodSinks<T>* sinks) const {
-    Buffer<T> buffers[3];
+    Buffer<S> buffers[3];
     Sink<T>* sink[3] = {};
-    Target<T> to[3];
+    Target<S> to[3];
     if (sinks != nullptr) {
       Sink<T>* all[3] = {&sinks->x, &sinks->mean, &sinks->logvar};
       for (int k = 0; k < 3; ++k) {
         if (!all[k]->wanted()) continue;
         sink[k] = all[k];
-        to[k] = all[k]->target(tile, buffers[k].data);
+        to[k] = all[k]->template target<S>(tile, buffers[k].data);
       }
     }
     for_each_vector<T>(count_, [&](int i, int lanes) VF_INLINE {
       const Lanes<T> raw = logvar_at_ ? get(logvar_at_ + i, lanes) : Lanes<T>(T(0));
       const Lanes<T> v = logvar_at_ ? bounds_.clamp(raw) : raw;
-      const LogDensity<Lanes<T>> density(get(x_at_ + i, lanes), get(mean_at_ + i, lanes), v);
-      if (value) put(value + i, lanes, density.value());
+      const LogDensity<Lanes<T>> density(get(x_at_ + i, lanes), get(mean_at_ + i, lanes), v,
+                                         math::exp<Form::kRange>(-v));
+      if (deviance) put(deviance + i, lanes, density.deviance());
       const Lanes<T> scale = g_at ? get(g_at + i, lanes) : Lanes<T>(g);
       if (to[0]) to[0].put(i, lanes, -density.grad_mean(scale));
       if (to[1]) to[1].put(i, lanes, density.grad_mean(scale));
@@ -70,16 +86,18 @@ class LikelihoodTile {
         to[2].put(i, lanes, bounds_.gate(raw, v, gradient));
       }
     });
-    for (int k = 0; k < 3; ++k)
-      if (sink[k] != nullptr) sink[k]->take(tile, group, to[k].at);
+    if constexpr (std::is_same_v<S, T>) {
+      for (int k = 0; k < 3; ++k)
+        if (sink[k] != nullptr) sink[k]->take(tile, group, to[k].at);
+    }
   }
 
  private:
-  Buffer<T> x_, mean_, logvar_;
+  Buffer<S> x_, mean_, logvar_;
   int count_;
-  const T* x_at_;
-  const T* mean_at_;
-  const T* logvar_at_;  // null: unit variance
+  const S* x_at_;
+  const S* mean_at_;
+  const S* logvar_at_;  // null: unit variance
   Bounds<Lanes<T>> bounds_;
 };
 

@@ -4,25 +4,22 @@
 namespace vae_fast::VF_ISA {
 namespace {
 
-void set(const Output& output, int64_t index, double value) {
-  with_element(output.dtype, output.data, [&](auto* p) { from_compute(value, p + index); });
-}
-
 // loss = R(beta kl - ll), and its gradients by mean, logvar and kl while all are at hand.
-template <class T>
+template <class Form>
 void forward(const NegativeELBOArgs& args, int threads) {
+  using T = typename Form::T;
   const Tiling tiling(args.shape);
   const int64_t samples = args.samples, batch = args.shape.rows / samples;
   const double count = args.reduction == LossReduction::mean ? static_cast<double>(batch) : 1.0;
   const T grad_ll = static_cast<T>(-1.0 / (count * static_cast<double>(samples)));
 
-  Sink<T> log_likelihood(args.log_likelihood, tiling, /*own_sums=*/true);
+  Sink<T> deviance(args.log_likelihood, tiling, /*own_sums=*/true);
   LikelihoodSinks<T> sinks(args.gradients, tiling);
   for_each_tile(tiling, threads, sinks.by_column(), [&](const Tile& tile, int64_t group) {
     Buffer<T> value;
-    const LikelihoodTile<T> in(args.inputs, tile);
+    const LikelihoodTile<Form> in(args.inputs, tile);
     in.run(value.data, grad_ll, nullptr, tile, group, &sinks);
-    log_likelihood.take(tile, group, value.data);
+    deviance.take(tile, group, value.data);
   });
   sinks.finish();
 
@@ -35,7 +32,7 @@ void forward(const NegativeELBOArgs& args, int threads) {
       const int64_t row = start + i;
       double ll = 0;
       for (int64_t sample = 0; sample < samples; ++sample)
-        ll += log_likelihood.row_sum(sample * batch + row);
+        ll += log_likelihood(deviance.row_sum(sample * batch + row), args.shape.cols);
       ll /= static_cast<double>(samples);
       const double loss = args.beta * kl[i] - ll;
       set(args.log_likelihood, row, ll);
@@ -50,7 +47,8 @@ void forward(const NegativeELBOArgs& args, int threads) {
 }  // namespace
 
 void negative_elbo_forward(const NegativeELBOArgs& args, int threads, bool wide) {
-  wide ? forward<double>(args, threads) : forward<float>(args, threads);
+  with_form(wide, args.inputs, args.gradients,
+            [&](auto form) { forward<decltype(form)>(args, threads); });
 }
 
 }  // namespace vae_fast::VF_ISA

@@ -12,8 +12,9 @@ template <class T, bool General>
 class SampledTile {
  public:
   using V = Lanes<T>;
+  using Posterior = GaussianTile<Form<T, T, math::Range::any>>;
 
-  SampledTile(const GaussianTile<T>& in, int count, bool with_inverse) : in_(in) {
+  SampledTile(const Posterior& in, int count, bool with_inverse) : in_(in) {
     for_each_vector<T>(count, [&](int i, int lanes) VF_INLINE {
       const V v = in.logvar(i, lanes);
       // As sample_kl has it, so that both draw the same bits.
@@ -53,7 +54,7 @@ class SampledTile {
   }
 
  private:
-  const GaussianTile<T>& in_;
+  const Posterior& in_;
   Buffer<T> root_, inverse_;  // e^(v/2), e^(-v/2)
   Buffer<T> excess_;          // v - p_v
   Buffer<T> precision_;       // e^-p_v
@@ -67,7 +68,7 @@ void forward(const SampleLogWeightsArgs& args, int threads) {
   for_each_tile(tiling, threads, false, [&](const Tile& tile, int64_t group) {
     Buffer<T> z_buffer, ratios;
     NoiseBuffer<T> noise;
-    const GaussianTile<T> in(args.inputs, tile);
+    const typename SampledTile<T, General>::Posterior in(args.inputs, tile);
     const SampledTile<T, General> shared(in, tile.count, false);
     for (int64_t sample = 0; sample < args.samples; ++sample) {
       const T* eps = noise_of(args, sample, tile, noise);
@@ -111,7 +112,7 @@ void backward(const SampleLogWeightsBackwardArgs& args, int threads) {
     Buffer<T> grad_buffer, ratio_buffer, weight_buffer, outputs[4];
     NoiseBuffer<T> noise;
     SampleSums<T> sums;
-    const GaussianTile<T> in(args.inputs, tile);
+    const typename SampledTile<T, General>::Posterior in(args.inputs, tile);
     const SampledTile<T, General> shared(in, tile.count, args.path_only);
     for (int64_t sample = 0; sample < args.samples; ++sample) {
       const bool first = sample == 0;

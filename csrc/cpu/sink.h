@@ -7,6 +7,10 @@
 
 namespace vae_fast::VF_ISA {
 
+inline void set(const Output& output, int64_t index, double value) {
+  with_element(output.dtype, output.data, [&](auto* p) { from_compute(value, p + index); });
+}
+
 template <class T>
 class Sink {
  public:
@@ -41,17 +45,19 @@ class Sink {
   bool wanted() const { return output_.data != nullptr; }
   bool by_column() const { return wanted() && output_.reduction == Reduction::column; }
 
-  // Where the kernel writes the tile's values: the output itself, or buffer.
-  Target<T> target(const Tile& tile, T* buffer) const {
-    if (!in_place()) return {buffer};
-    return target_at(static_cast<T*>(output_.data) + tile.start, streams_);
+  // Where the kernel writes the tile's values: the output itself, if it has an element of S for
+  // each, or buffer.
+  template <class S = T>
+  Target<S> target(const Tile& tile, S* buffer) const {
+    if (!in_place<S>()) return {buffer};
+    return target_at(static_cast<S*>(output_.data) + tile.start, streams_);
   }
 
   // Takes the values that the kernel has written to target(tile), which begin there.
   void take(const Tile& tile, int64_t group, const T* values) {
     switch (output_.reduction) {
       case Reduction::full:
-        if (!in_place()) write_run(values, output_, tile.start, tile.count, streams_);
+        if (!in_place<T>()) write_run(values, output_, tile.start, tile.count, streams_);
         return;
       case Reduction::column: {
         const int64_t cols = tiling_.shape().cols;
@@ -97,8 +103,9 @@ class Sink {
   }
 
  private:
+  template <class S>
   bool in_place() const {
-    return output_.reduction == Reduction::full && output_.dtype == kDTypeOf<T>;
+    return output_.reduction == Reduction::full && output_.dtype == kDTypeOf<S>;
   }
 
   template <class S>

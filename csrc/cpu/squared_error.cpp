@@ -4,13 +4,14 @@
 namespace vae_fast::VF_ISA {
 namespace {
 
-template <class T>
+template <class Form>
 void forward(const LogLikelihoodArgs& args, int threads) {
+  using T = typename Form::T;
   const Tiling tiling(args.shape);
   Sink<T> squared_error(args.log_likelihood, tiling);
   for_each_tile(tiling, threads, false, [&](const Tile& tile, int64_t group) {
     Buffer<T> value;
-    const LikelihoodTile<T> in(args.inputs, tile);
+    const LikelihoodTile<Form> in(args.inputs, tile);
     in.squares(value.data);
     squared_error.take(tile, group, value.data);
   });
@@ -20,7 +21,7 @@ void forward(const LogLikelihoodArgs& args, int threads) {
 }  // namespace
 
 void squared_error_forward(const LogLikelihoodArgs& args, int threads, bool wide) {
-  wide ? forward<double>(args, threads) : forward<float>(args, threads);
+  with_form(wide, args.inputs, {}, [&](auto form) { forward<decltype(form)>(args, threads); });
 }
 
 }  // namespace vae_fast::VF_ISA

@@ -5,7 +5,7 @@
 // and writes two, and 30 % less time (AMD Zen 4, 2 threads).
 #pragma once
 
-#include "cpu/simd.h"
+#include "cpu/convert.h"
 
 namespace vae_fast::VF_ISA {
 
@@ -25,12 +25,25 @@ VF_FN void stream(float* target, F32 a) {
   _mm_stream_ps(target, __m128(a.v));
 #endif
 }
+template <class S, class = std::enable_if_t<kIsHalf<S>>>
+VF_FN void stream(S* target, F32 a) {
+  const HalfWords words = narrow(a, S{});
+#if defined(__AVX512F__)
+  _mm256_stream_si256(reinterpret_cast<__m256i*>(target), __m256i(words));
+#elif defined(__AVX2__)
+  _mm_stream_si128(reinterpret_cast<__m128i*>(target), __m128i(words));
+#else
+  std::memcpy(target, &words, sizeof words);
+#endif
+}
 VF_FN void end_of_stream() { _mm_sfence(); }
 #else
-VF_FN void stream(float* target, F32 a) { store(target, a); }
+template <class S>
+VF_FN void stream(S* target, F32 a) {
+  store(target, a);
+}
 VF_FN void end_of_stream() {}
 #endif
-VF_FN void stream(double* target, double a) { *target = a; }  // one lane: not worth it
 
 // memcpy past the caches, by whole lines of the target.
 template <class T>

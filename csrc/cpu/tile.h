@@ -128,31 +128,38 @@ VF_FN void for_each_vector(int count, F&& f) {
   if (i < count) f(i, count - i);
 }
 
-VF_FN F32 get(const float* p, int lanes) { return lanes == kWidth ? load(p) : load_part(p, lanes); }
+template <class S>
+VF_FN F32 get(const S* p, int lanes) {
+  return lanes == kWidth ? load(p) : load_part(p, lanes);
+}
 VF_FN double get(const double* p, int) { return *p; }
-VF_FN void put(float* p, int lanes, F32 a) {
+template <class S>
+VF_FN void put(S* p, int lanes, F32 a) {
   lanes == kWidth ? store(p, a) : store_part(p, lanes, a);
 }
 VF_FN void put(double* p, int, double a) { *p = a; }
 
-// Where a kernel writes the values of a tile.
-template <class T>
+// Where a kernel writes the values of a tile, as elements of S.
+template <class S>
 struct Target {
-  T* at = nullptr;       // null: nowhere
+  S* at = nullptr;       // null: nowhere
   bool streams = false;  // past the caches; at is a multiple of a vector's size then
 
   VF_FN explicit operator bool() const { return at != nullptr; }
-  VF_FN void put(int i, int lanes, Lanes<T> a) const {
-    if (streams && lanes == LanesOf<T>::width) {
+  VF_FN void put(int i, int lanes, F32 a) const {
+    if (streams && lanes == kWidth) {
       stream(at + i, a);
     } else {
       VF_ISA::put(at + i, lanes, a);
     }
   }
+  VF_FN void put(int i, int lanes, double a) const {  // one lane: not worth streaming
+    VF_ISA::put(at + i, lanes, a);
+  }
 };
 
-template <class T>
-VF_FN Target<T> target_at(T* at, bool streams) {
+template <class S>
+VF_FN Target<S> target_at(S* at, bool streams) {
   return {at, streams && reinterpret_cast<uintptr_t>(at) % kLine == 0};
 }
 
@@ -206,12 +213,16 @@ inline void write_run(const T* values, const Output& output, int64_t start, int 
   });
 }
 
-// The elements of an operand from start on, in place where they can be read so, else in buffer.
+// The elements of an operand from start on, in place where they can be read so, else in buffer. Of
+// half precision only in place.
 template <class T>
 inline const T* read(const Operand& a, int64_t start, int count, T* buffer) {
-  if (a.dims == 0) {
-    if (a.dtype == kDTypeOf<T>) return static_cast<const T*>(a.data) + start;
+  if constexpr (kIsHalf<T>) {
+    return static_cast<const T*>(a.data) + start;
+  } else {
+    if (a.dims == 0 && a.dtype == kDTypeOf<T>) return static_cast<const T*>(a.data) + start;
     with_element(a.dtype, a.data, [&](const auto* p) {
+      if (a.dims > 0) return gather(a, p, start, count, buffer);
       // The next tile, on its way while this one is computed with: a fifth less time for
       // negative_elbo on large bfloat16 tensors (AMD Zen 4). In place it would be a loss.
       const auto* next = reinterpret_cast<const char*>(p + start + count);
@@ -221,8 +232,6 @@ inline const T* read(const Operand& a, int64_t start, int count, T* buffer) {
     });
     return buffer;
   }
-  with_element(a.dtype, a.data, [&](const auto* p) { gather(a, p, start, count, buffer); });
-  return buffer;
 }
 
 // One value a row, [rows], repeated for each element of the tile.

@@ -84,7 +84,7 @@ class LikelihoodBody {
 #pragma unroll
     for (int i = 0; i < P; ++i) {
       const T raw = logvar_[i], v = unit ? raw : bounds_.clamp(raw);
-      const LogDensity<T> density(x_[i], mean_[i], v);
+      const LogDensity<T> density(x_[i], mean_[i], v, math::exp(-v));
       if constexpr (kPass != Pass::gradients) sums[0][i] = density.value();
       if constexpr (kPass == Pass::value) continue;
       g_mean[i] = density.grad_mean(grad_);
