@@ -72,20 +72,28 @@ class LikelihoodTile {
         to[k] = all[k]->template target<S>(tile, buffers[k].data);
       }
     }
-    for_each_vector<T>(count_, [&](int i, int lanes) VF_INLINE {
-      const Lanes<T> raw = logvar_at_ ? get(logvar_at_ + i, lanes) : Lanes<T>(T(0));
-      const Lanes<T> v = logvar_at_ ? bounds_.clamp(raw) : raw;
-      const LogDensity<Lanes<T>> density(get(x_at_ + i, lanes), get(mean_at_ + i, lanes), v,
-                                         math::exp<Form::kRange>(-v));
-      if (deviance) put(deviance + i, lanes, density.deviance());
-      const Lanes<T> scale = g_at ? get(g_at + i, lanes) : Lanes<T>(g);
-      if (to[0]) to[0].put(i, lanes, -density.grad_mean(scale));
-      if (to[1]) to[1].put(i, lanes, density.grad_mean(scale));
-      if (to[2]) {
-        const Lanes<T> gradient = density.grad_logvar(Lanes<T>(T(0.5)) * scale);
-        to[2].put(i, lanes, bounds_.gate(raw, v, gradient));
-      }
-    });
+    // Without a log-variance there is nothing to exponentiate.
+    const auto loop = [&](auto learned) VF_INLINE {
+      for_each_vector<T>(count_, [&](int i, int lanes) VF_INLINE {
+        Lanes<T> raw(T(0)), v(T(0)), precision(T(1));
+        if constexpr (decltype(learned)::value) {
+          raw = get(logvar_at_ + i, lanes);
+          v = bounds_.clamp(raw);
+          precision = math::exp<Form::kRange>(-v);
+        }
+        const LogDensity<Lanes<T>> density(get(x_at_ + i, lanes), get(mean_at_ + i, lanes), v,
+                                           precision);
+        if (deviance) put(deviance + i, lanes, density.deviance());
+        const Lanes<T> scale = g_at ? get(g_at + i, lanes) : Lanes<T>(g);
+        if (to[0]) to[0].put(i, lanes, -density.grad_mean(scale));
+        if (to[1]) to[1].put(i, lanes, density.grad_mean(scale));
+        if (to[2]) {
+          const Lanes<T> gradient = density.grad_logvar(Lanes<T>(T(0.5)) * scale);
+          to[2].put(i, lanes, bounds_.gate(raw, v, gradient));
+        }
+      });
+    };
+    logvar_at_ ? loop(std::true_type{}) : loop(std::false_type{});
     if constexpr (std::is_same_v<S, T>) {
       for (int k = 0; k < 3; ++k)
         if (sink[k] != nullptr) sink[k]->take(tile, group, to[k].at);
