@@ -220,8 +220,8 @@ VF_FN void with_element(DType dtype, void* data, F&& f) {
 template <class S>
 constexpr DType kDTypeOf = sizeof(S) == 8 ? DType::float64 : DType::float32;
 template <>
-constexpr DType kDTypeOf<Half> = DType::float16;
+inline constexpr DType kDTypeOf<Half> = DType::float16;
 template <>
-constexpr DType kDTypeOf<BFloat16> = DType::bfloat16;
+inline constexpr DType kDTypeOf<BFloat16> = DType::bfloat16;
 
 }  // namespace vae_fast::VF_ISA

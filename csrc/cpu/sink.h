@@ -46,9 +46,10 @@ class Sink {
   bool by_column() const { return wanted() && output_.reduction == Reduction::column; }
 
   // Where the kernel writes the tile's values: the output itself, if it has an element of S for
-  // each, or buffer.
+  // each, or buffer; nowhere, if the values are not wanted.
   template <class S = T>
   Target<S> target(const Tile& tile, S* buffer) const {
+    if (!wanted()) return {};
     if (!in_place<S>()) return {buffer};
     return target_at(static_cast<S*>(output_.data) + tile.start, streams_);
   }
