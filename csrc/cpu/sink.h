@@ -43,15 +43,15 @@ class Sink {
 
   // Where the kernel writes the tile's values: the output itself, or buffer.
   Target<T> target(const Tile& tile, T* buffer) const {
-    if (!in_place()) return {buffer};
-    return target_at(static_cast<T*>(output_.data) + tile.start, streams_);
+    if (!in_place(tile)) return {buffer};
+    return target_at(static_cast<T*>(output_.data) + place(tile, output_), streams_);
   }
 
   // Takes the values that the kernel has written to target(tile), which begin there.
   void take(const Tile& tile, int64_t group, const T* values) {
     switch (output_.reduction) {
       case Reduction::full:
-        if (!in_place()) write_run(values, output_, tile.start, tile.count, streams_);
+        if (!in_place(tile)) write_tile(values, output_, tile, streams_);
         return;
       case Reduction::column: {
         const int64_t cols = tiling_.shape().cols;
@@ -97,8 +97,9 @@ class Sink {
   }
 
  private:
-  bool in_place() const {
-    return output_.reduction == Reduction::full && output_.dtype == kDTypeOf<T>;
+  bool in_place(const Tile& tile) const {
+    return output_.reduction == Reduction::full && output_.dtype == kDTypeOf<T> &&
+           (output_.row_gap == 0 || tile.rows == 1);
   }
 
   template <class S>

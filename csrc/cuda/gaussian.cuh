@@ -135,7 +135,7 @@ class GaussianForwardBody {
       noise_.make(span, {sample, row_}, eps);
 #pragma unroll
       for (int i = 0; i < P; ++i) eps[i] = math::fma(root[i], eps[i], in_.mean[i]);
-      store<S, F::kAdjacent>(args_.z, (sample * shape.rows + row_) * shape.cols, span, eps);
+      store<S, F::kAdjacent>(args_.z, sample * shape.rows + row_, shape.cols, span, eps);
     }
   }
 
@@ -259,7 +259,7 @@ class GaussianBackwardBody {
 
   __device__ __forceinline__ void write(const Output& out, const Span& span, const T (&values)[P]) {
     if (out.data != nullptr && out.reduction == Reduction::full)
-      store<S, F::kAdjacent>(out, row_ * args_.shape.cols, span, values);
+      store<S, F::kAdjacent>(out, row_, args_.shape.cols, span, values);
   }
 
   __device__ __forceinline__ void samples(const Span& span, T (&sum)[P], T (&product)[P]) {

@@ -60,7 +60,7 @@ class LogWeightsForwardBody {
       }
       zero_outside(span, terms);
       sums_[s * kThreads] += pack_sum(terms);
-      store<S, F::kAdjacent>(call_.args.z, (sample * shape.rows + row_) * shape.cols, span, z);
+      store<S, F::kAdjacent>(call_.args.z, sample * shape.rows + row_, shape.cols, span, z);
     }
   }
 
@@ -172,7 +172,7 @@ class LogWeightsBackwardBody {
  private:
   __device__ __forceinline__ void write(const Output& out, const Span& span, const T (&values)[P]) {
     if (out.data != nullptr && out.reduction == Reduction::full)
-      store<S, F::kAdjacent>(out, row_ * args_.shape.cols, span, values);
+      store<S, F::kAdjacent>(out, row_, args_.shape.cols, span, values);
   }
 
   // The element of a tensor [L, N] of the type computed in, or what stands for one not given.
