@@ -135,7 +135,7 @@ class GaussianForwardBody {
       noise_.make(span, {sample, row_}, eps);
 #pragma unroll
       for (int i = 0; i < P; ++i) eps[i] = math::fma(root[i], eps[i], in_.mean[i]);
-      store<S, F::kAdjacent>(args_.z, sample * shape.rows + row_, shape.cols, span, eps);
+      store<S, F::kAdjacent>(args_.z, (sample * shape.rows + row_) * shape.cols, span, eps);
     }
   }
 
@@ -191,11 +191,13 @@ class GaussianBackwardBody {
 #pragma unroll
     for (int j = 0; j < F::kGradients; ++j) zero_outside(span, gradients[j]);
     const GaussianGradients& out = args_.gradients;
-    write(out.mean, span, g_mean);
-    write(out.logvar, span, gradients[0]);
+    const int64_t row_start = row_ * args_.shape.cols;
+    const int64_t of_halves = row_start + row_ * out.mean.row_gap;  // it is the log-variance's too
+    write(out.mean, of_halves, span, g_mean);
+    write(out.logvar, of_halves, span, gradients[0]);
     if constexpr (F::kGeneral) {
-      write(out.prior_mean, span, gradients[1]);
-      write(out.prior_logvar, span, gradients[2]);
+      write(out.prior_mean, row_start, span, gradients[1]);
+      write(out.prior_logvar, row_start, span, gradients[2]);
     }
   }
 
@@ -257,9 +259,10 @@ class GaussianBackwardBody {
     }
   }
 
-  __device__ __forceinline__ void write(const Output& out, const Span& span, const T (&values)[P]) {
+  __device__ __forceinline__ static void write(const Output& out, int64_t row_start,
+                                               const Span& span, const T (&values)[P]) {
     if (out.data != nullptr && out.reduction == Reduction::full)
-      store<S, F::kAdjacent>(out, row_, args_.shape.cols, span, values);
+      store<S, F::kAdjacent>(out, row_start, span, values);
   }
 
   __device__ __forceinline__ void samples(const Span& span, T (&sum)[P], T (&product)[P]) {

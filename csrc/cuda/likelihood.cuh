@@ -103,10 +103,15 @@ class LikelihoodBody {
       if (call_.grad_kl.data != nullptr && begins_row(span)) write_grad_kl();
     }
     if constexpr (kPass != Pass::value) {
-      write<S, F::kAdjacent>(call_.gradients.mean, span, g_mean);
-      write<S, F::kAdjacent>(call_.gradients.logvar, span, g_logvar);
+      const int64_t row = at_.sample * call_.shape.rows + at_.row;
+      const int64_t row_start = row * call_.shape.cols;
+      // The log-variance's gap is the mean's.
+      const int64_t of_halves = row_start + row * call_.gradients.mean.row_gap;
+      write<S, F::kAdjacent>(call_.gradients.mean, of_halves, span, g_mean);
+      write<S, F::kAdjacent>(call_.gradients.logvar, of_halves, span, g_logvar);
       // Of an x that samples share, the gradient of each is summed later, and so not rounded.
-      if constexpr (kPass == Pass::gradients) write<X, false>(call_.gradients.x, span, g_x);
+      if constexpr (kPass == Pass::gradients)
+        write<X, false>(call_.gradients.x, row_start, span, g_x);
     }
   }
 
@@ -136,10 +141,10 @@ class LikelihoodBody {
   }
 
   template <class E, bool kOnly>
-  __device__ __forceinline__ void write(const Output& out, const Span& span,
-                                        const T (&values)[P]) const {
+  __device__ __forceinline__ static void write(const Output& out, int64_t row_start,
+                                               const Span& span, const T (&values)[P]) {
     if (out.data != nullptr && out.reduction == Reduction::full)
-      store<E, kOnly>(out, at_.sample * call_.shape.rows + at_.row, call_.shape.cols, span, values);
+      store<E, kOnly>(out, row_start, span, values);
   }
 
   const LikelihoodCall<kPass>& call_;

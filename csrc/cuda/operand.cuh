@@ -143,11 +143,10 @@ __device__ __forceinline__ void store_as(void* data, int64_t row_start, const Sp
   }
 }
 
-// A pack of a row of an output with rows of so many elements; of S, or of T.
+// A pack of an output whose row begins at element row_start; of S, or of T.
 template <class S, bool kOnlyS, class T, int P>
-__device__ __forceinline__ void store(const Output& out, int64_t row, int64_t cols,
-                                      const Span& span, const T (&values)[P]) {
-  const int64_t row_start = row * (cols + out.row_gap);
+__device__ __forceinline__ void store(const Output& out, int64_t row_start, const Span& span,
+                                      const T (&values)[P]) {
   if (kOnlyS || out.dtype == kDTypeOf<S>) return store_as<S>(out.data, row_start, span, values);
   store_as<T>(out.data, row_start, span, values);
 }

@@ -51,11 +51,11 @@ class ScoreFunctionBody {
       g_logvar[0][i] = bounds_.gate(raw, v, score[i].grad_logvar());
     }
     zero_outside(span, g_logvar[0]);
-    const int64_t cols = args_.shape.cols;
     const Output &mean = args_.grad_mean, &logvar = args_.grad_logvar;
-    if (mean.data != nullptr) store<S, F::kAdjacent>(mean, row_, cols, span, g_mean);
+    const int64_t row_start = row_ * (args_.shape.cols + mean.row_gap);  // of both
+    if (mean.data != nullptr) store<S, F::kAdjacent>(mean, row_start, span, g_mean);
     if (logvar.data != nullptr && logvar.reduction == Reduction::full)
-      store<S, F::kAdjacent>(logvar, row_, cols, span, g_logvar[0]);
+      store<S, F::kAdjacent>(logvar, row_start, span, g_logvar[0]);
   }
 
  private:
