@@ -192,7 +192,10 @@ class GaussianBackwardBody {
     for (int j = 0; j < F::kGradients; ++j) zero_outside(span, gradients[j]);
     const GaussianGradients& out = args_.gradients;
     const int64_t row_start = row_ * args_.shape.cols;
-    const int64_t of_halves = row_start + row_ * out.mean.row_gap;  // it is the log-variance's too
+    // The log-variance has the gap that the mean has. Behind a condition, for which the compiler
+    // keeps no register from pack to pack.
+    int64_t of_halves = row_start;
+    if (out.mean.row_gap != 0) of_halves += row_ * out.mean.row_gap;
     write(out.mean, of_halves, span, g_mean);
     write(out.logvar, of_halves, span, gradients[0]);
     if constexpr (F::kGeneral) {

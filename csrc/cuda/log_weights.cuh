@@ -162,7 +162,8 @@ class LogWeightsBackwardBody {
     for (int j = 0; j < F::kGradients; ++j) zero_outside(span, gradients[j]);
     const GaussianGradients& out = args_.gradients;
     const int64_t row_start = row_ * args_.shape.cols;
-    const int64_t of_halves = row_start + row_ * out.mean.row_gap;  // it is the log-variance's too
+    // The log-variance has the gap that the mean has.
+    const int64_t of_halves = row_ * (args_.shape.cols + out.mean.row_gap);
     write(out.mean, of_halves, span, path);
     write(out.logvar, of_halves, span, gradients[0]);
     if constexpr (F::kGeneral) {
