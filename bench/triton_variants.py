@@ -14,6 +14,7 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
+from vae_fast._backends import Needs
 from vae_fast._control import NO_CONTROL, KLControl
 
 TARGETS = ("sm_80", "sm_90", "sm_100", "gfx942")
@@ -36,6 +37,7 @@ class Variant(NamedTuple):
     x: torch.dtype | None = None  # of the data, where not as mean
     controlled: bool = False  # a KL with free bits, a balance and its sums over the batch
     estimator: str = "reparameterization"  # of log-weights
+    packed: bool = False  # mean and log-variance are halves of a tensor, and so are their gradients
 
     def __str__(self) -> str:
         given = [f"{k}={v}" for k, v in self._asdict().items() if v != self._field_defaults.get(k)]
@@ -58,14 +60,27 @@ def _make(variant: Variant, kind: str) -> Tensor:
     return torch.empty(shapes[kind], dtype=variant.dtype)
 
 
+def _pair(variant: Variant) -> tuple[Tensor, ...]:
+    """Mean and log-variance."""
+    if not variant.packed:
+        return _make(variant, "full"), _make(variant, variant.logvar)
+    rows, cols = variant.shape
+    return torch.empty(rows, 2 * cols, dtype=variant.dtype).chunk(2, dim=1)
+
+
+def _gradients(variant: Variant) -> Needs:
+    """What of those is needed."""
+    return _pair(variant) if variant.packed else (True, True)
+
+
 def _encoder(variant: Variant) -> None:
     kernels = importlib.import_module(f"vae_fast.kernels.{variant.op}")
     forward = getattr(kernels, f"{variant.op}_forward")
     backward = getattr(kernels, f"{variant.op}_backward")
     rows, cols = variant.shape
-    kinds = ("full", variant.logvar, variant.prior, variant.prior)
-    given = [None if kind is None else _make(variant, kind) for kind in kinds]
-    needs = tuple(tensor is not None for tensor in given)
+    prior = (None,) * 2 if variant.prior is None else (_make(variant, variant.prior),) * 2
+    given = (*_pair(variant), *prior)
+    needs = (*_gradients(variant), *(tensor is not None for tensor in prior))
     grad_kl = torch.empty(rows)
     control = CONTROL if variant.controlled else NO_CONTROL
     if variant.op == "gaussian_kl":
@@ -92,15 +107,15 @@ def _log_weights(variant: Variant) -> None:
         sample_log_weights_forward,
     )
 
-    kinds = ("full", variant.logvar, variant.prior, variant.prior)
-    given = [None if kind is None else _make(variant, kind) for kind in kinds]
+    prior = (None,) * 2 if variant.prior is None else (_make(variant, variant.prior),) * 2
+    given = (*_pair(variant), *prior)
     z, options = _sampling(variant)
     grad = torch.empty(z.shape[:-1])
     share = grad if variant.estimator == "dreg" else None
     arguments: tuple[Any, ...] = (*given, *options, 0, BOUNDS)
     sample_log_weights_forward(*arguments)
     path_only = variant.estimator != "reparameterization"
-    needs = tuple(tensor is not None for tensor in given)
+    needs = (*_gradients(variant), *(tensor is not None for tensor in prior))
     arguments = (z, grad, share, *arguments, path_only, needs)
     sample_log_weights_backward(*arguments)
 
@@ -109,9 +124,8 @@ def _score_function(variant: Variant) -> None:
     from vae_fast.kernels.score_function import score_function_backward
 
     z, options = _sampling(variant)
-    mean, logvar = _make(variant, "full"), _make(variant, variant.logvar)
     weight = torch.empty(z.shape[:-1])
-    arguments: tuple[Any, ...] = (weight, mean, logvar, *options, BOUNDS, (True, True))
+    arguments = (weight, *_pair(variant), *options, BOUNDS, _gradients(variant))
     score_function_backward(*arguments)
 
 
@@ -136,23 +150,24 @@ def _decoder(variant: Variant) -> None:
     from vae_fast.kernels.negative_elbo import negative_elbo_backward, negative_elbo_forward
 
     rows, cols = variant.shape
-    mean, logvar = _make(variant, "full"), _make(variant, variant.logvar)
+    mean, logvar = _pair(variant)
     x = torch.empty(rows, cols, dtype=variant.x or variant.dtype)
     leading = () if variant.samples is None else (variant.samples,)
     if leading:
         mean, logvar = (t.expand(*leading, *t.shape).contiguous() for t in (mean, logvar))
     more = variant not in PLAIN  # what those are measured without
-    needs = (more, True, True)
+    learned = _gradients(variant)
+    needs = (more, *learned)
     if variant.op == "gaussian_log_likelihood":
         gaussian_log_likelihood_forward(x, mean, logvar, 1, BOUNDS)
         grad = torch.empty(*leading, rows)
         gaussian_log_likelihood_backward(grad, x, mean, logvar, 1, BOUNDS, needs)
         return
     kl, grad_loss = torch.empty(rows), torch.empty(())
-    negative_elbo_forward(x, mean, logvar, kl, 1.0, "mean", 1, BOUNDS, (True, True, True))
+    negative_elbo_forward(x, mean, logvar, kl, 1.0, "mean", 1, BOUNDS, (*learned, True))
     if more:
         negative_elbo_forward(x, mean, logvar, kl, 1.0, "none", 1, BOUNDS, (False,) * 3)
-    negative_elbo_backward(grad_loss, x, mean, logvar, "mean", 1, BOUNDS, (False, True, True))
+    negative_elbo_backward(grad_loss, x, mean, logvar, "mean", 1, BOUNDS, (False, *learned))
 
 
 def _noise(variant: Variant) -> None:
@@ -209,6 +224,12 @@ OTHERS = (
         for dtype in (torch.float32, torch.float64)
     ),
     *(Variant(op, dtype=torch.bfloat16, x=torch.float32) for op in DECODER),
+    *(
+        Variant(op, shape, dtype, packed=True)
+        for op in SHARED
+        for shape in (ALIGNED, ODD, SHORT, SHORT_ODD)
+        for dtype in DTYPES[:2]
+    ),
     # What takes most registers: sums over rows beside a Philox block for each element.
     *(
         Variant(op, ODD, logvar="event", prior="event", samples=3)

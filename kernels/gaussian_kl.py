@@ -8,6 +8,7 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
+from vae_fast._backends import Needs
 from vae_fast._control import KLControl
 from vae_fast.kernels.gaussian import (
     at_least,
@@ -230,13 +231,13 @@ def gaussian_kl_backward(
     event_dims: int,
     bounds: tuple[float, float],
     control: KLControl,
-    needs: tuple[bool, ...],
+    needs: Needs,
 ) -> tuple[Tensor | None, ...]:
     tensors = (mean, logvar, prior_mean, prior_logvar)
     grads = GaussianForms(*gradient_forms(tensors, needs, mean.shape, event_dims))
     call = Call(tensors, mean.shape, event_dims, grads=grads)
     tiling = call.divide()
-    made = [call.gradient(tensor, form) for tensor, form in zip(tensors, grads, strict=True)]
+    made = [call.gradient(*each) for each in zip(tensors, grads, needs, strict=True)]
     grad_rows, form = upstream(grad_kl)
     call.run(
         gaussian_kl_bwd_kernel, grad_rows, *call.tensors, *(place for _, place in made), call.rows,

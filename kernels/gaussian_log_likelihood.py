@@ -5,13 +5,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from typing import NamedTuple
 
 import triton
 import triton.language as tl
 from torch import Tensor
 
+from vae_fast._backends import Needs
 from vae_fast.kernels.gaussian import (
     clamp,
     gate,
@@ -211,7 +211,7 @@ def gaussian_log_likelihood_backward(
     logvar: Tensor | None,
     event_dims: int,
     bounds: tuple[float, float],
-    needs: Sequence[bool],
+    needs: Needs,
     divisor: int = 1,  # of grad_ll
 ) -> tuple[Tensor | None, ...]:
     samples = samples_of(x, mean)
@@ -223,7 +223,7 @@ def gaussian_log_likelihood_backward(
     tiling = call.divide()
     grad_x = call.new(x.shape, x.dtype) if needs[0] else None
     place_x = None if grad_x is None else call.summed(grad_x, samples)
-    made = [call.gradient(t, form) for t, form in zip((mean, logvar), grads[1:], strict=True)]
+    made = [call.gradient(*each) for each in zip((mean, logvar), grads[1:], needs[1:], strict=True)]
     rows_fewer = samples > 1 and grad_ll.numel() != call.rows
     grad_rows, form = upstream(grad_ll)
     if form == ROW_ and rows_fewer:

@@ -12,15 +12,18 @@ import torch
 import triton.language as tl
 from torch import Tensor
 
+from vae_fast._backends import Needs
 from vae_fast._backends.reference import compute_dtype
 from vae_fast._control import NO_CONTROL, KLControl
 from vae_fast.kernels import tile
 from vae_fast.kernels.finish import finish_kernel
 
-ABSENT, FULL, WRAPPED, ROW, COLUMN, SCALAR = (
+ABSENT, FULL, WRAPPED, ROW, COLUMN, SCALAR, HALF = (
     form.value
-    for form in (tile.ABSENT, tile.FULL, tile.WRAPPED, tile.ROW, tile.COLUMN, tile.SCALAR)
-)
+    for form in (
+        tile.ABSENT, tile.FULL, tile.WRAPPED, tile.ROW, tile.COLUMN, tile.SCALAR, tile.HALF,
+    )
+)  # fmt: skip
 # Elements of a tile. 2,048 are 16 for each of 128 threads: four 16-byte accesses of float32 to a
 # tensor, or two of a half, which is what keeps enough of them under way; more would cost registers.
 # Small calls take fewer, so that all processors have some.
@@ -126,12 +129,17 @@ def upstream(gradient: Tensor | None) -> tuple[Tensor | None, int]:
 
 
 def gradient_forms(
-    tensors: Sequence[Tensor | None], needs: Sequence[bool], shape: torch.Size, event_dims: int
+    tensors: Sequence[Tensor | None], needs: Needs, shape: torch.Size, event_dims: int
 ) -> list[int]:
-    """Over what the gradient of each tensor is a sum; ABSENT where none is needed."""
+    """Over what the gradient of each tensor is a sum; ABSENT where none is needed, HALF where it
+    goes to a tensor that there is."""
     event = tuple(shape[len(shape) - event_dims :])
 
-    def form(tensor: Tensor) -> int:
+    def form(tensor: Tensor | None, need: bool | Tensor) -> int:
+        if tensor is None or need is False:
+            return ABSENT
+        if isinstance(need, Tensor):
+            return HALF
         if tensor.numel() == math.prod(shape):
             return FULL
         if tensor.numel() == 1:
@@ -140,10 +148,7 @@ def gradient_forms(
             return COLUMN
         return ROW
 
-    return [
-        form(tensor) if tensor is not None and need else ABSENT
-        for tensor, need in zip(tensors, needs, strict=True)
-    ]
+    return [form(tensor, need) for tensor, need in zip(tensors, needs, strict=True)]
 
 
 def signed(value: int) -> int:
@@ -200,6 +205,7 @@ class Call:
         self.strides = [each.stride for each in self.operands]
         self.device = next(tensor.device for tensor in self.tensors if tensor is not None)
         self.column_sums = COLUMN in grads
+        self.halves = HALF in grads
         self.row_loop = self.column_sums or SCALAR in grads
         self.parts: list[Part] = []
 
@@ -225,7 +231,8 @@ class Call:
         shift = flat = 0
         if align == 1 and not self.column_sums:  # whose columns must not move from row to row
             shift = lanes if long else 4 if noise_first is not None else 0
-        if long and shift and all(stride == self.cols for stride in strides):
+        even = not self.halves and all(stride == self.cols for stride in strides)
+        if long and shift and even:
             planes = (noise_samples, self.rows), (self.samples, self.period)
             ends = (rows * self.cols for count, rows in planes if count > 1)
             flat = 0 if any(end % shift for end in (first, *ends)) else shift
@@ -252,10 +259,14 @@ class Call:
         self.parts.append(Part(partial, out, parts))
         return partial
 
-    def gradient(self, tensor: Tensor | None, form: int) -> tuple[Tensor | None, Tensor | None]:
-        """A new gradient of ``tensor``, and where the kernel leaves it or its parts."""
+    def gradient(
+        self, tensor: Tensor | None, form: int, need: bool | Tensor
+    ) -> tuple[Tensor | None, Tensor | None]:
+        """The gradient of ``tensor``, and where the kernel leaves it or its parts."""
         if tensor is None or form == ABSENT:
             return None, None
+        if isinstance(need, Tensor):
+            return need, need
         gradient = self.new(tensor.shape, tensor.dtype)
         parts = {FULL: 1, ROW: self.tiles, COLUMN: self.groups, SCALAR: self.programs}
         return gradient, self.summed(gradient, parts[form])

@@ -7,12 +7,12 @@ form of two passes has ``gaussian_log_likelihood``'s backward pass.
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
 
 import triton
 import triton.language as tl
 from torch import Tensor
 
+from vae_fast._backends import Needs
 from vae_fast._backends.reference import compute_dtype
 from vae_fast.kernels.gaussian import gate, log_density_grad_logvar
 from vae_fast.kernels.gaussian_log_likelihood import (
@@ -141,7 +141,7 @@ def negative_elbo_forward(
     reduction: str,
     event_dims: int,
     bounds: tuple[float, float],
-    needs: Sequence[bool],  # of mean, logvar and kl
+    needs: Needs,  # of mean, logvar and kl
 ) -> tuple[Tensor, Tensor, tuple[Tensor | None, ...]]:
     """The loss, the log-likelihood of each row, and the gradients asked for."""
     samples = samples_of(x, mean)
@@ -156,7 +156,7 @@ def negative_elbo_forward(
     parts = samples * call.tiles
     place_loss = call.summed(loss, call.programs if scalar else parts)
     place_ll = call.summed(ll, parts)
-    made = [call.gradient(t, form) for t, form in zip((mean, logvar), forms, strict=True)]
+    made = [call.gradient(*each) for each in zip((mean, logvar), forms, needs[:2], strict=True)]
     count = kl.numel() if reduction == "mean" else 1
     grad_kl = call.new(kl.shape, kl.dtype) if needs[2] else None
     call.run(
@@ -176,7 +176,7 @@ def negative_elbo_backward(
     reduction: str,
     event_dims: int,
     bounds: tuple[float, float],
-    needs: Sequence[bool],
+    needs: Needs,
 ) -> tuple[Tensor | None, ...]:
     """The two-pass form: the gradients by x, mean and logvar for what arrives from above."""
     rows = math.prod(x.shape[: x.dim() - event_dims]) if reduction == "mean" else 1

@@ -10,6 +10,7 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
+from vae_fast._backends import Needs
 from vae_fast._control import KLControl
 from vae_fast.kernels.gaussian import (
     at_least,
@@ -266,7 +267,7 @@ def sample_kl_backward(
     row_offset: int,
     bounds: tuple[float, float],
     control: KLControl,
-    needs: tuple[bool, ...],
+    needs: Needs,
 ) -> tuple[Tensor | None, ...]:
     tensors = (mean, logvar, prior_mean, prior_logvar)
     grads = GaussianForms(*gradient_forms(tensors, needs, mean.shape, event_dims))
@@ -274,7 +275,7 @@ def sample_kl_backward(
     noise = Noise(seed, row_offset * call.cols, mean.device, eps)
     first = None if grad_z is None else noise.first
     tiling = call.divide(noise_first=first, noise_samples=num_samples or 1)
-    made = [call.gradient(tensor, form) for tensor, form in zip(tensors, grads, strict=True)]
+    made = [call.gradient(*each) for each in zip(tensors, grads, needs, strict=True)]
     grad_kl, form = upstream(grad_kl)
     grad_dims, dims_form = upstream(grad_dims)
     call.run(

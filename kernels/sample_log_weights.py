@@ -10,6 +10,7 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
+from vae_fast._backends import Needs
 from vae_fast.kernels.gaussian import (
     clamp,
     deviation_of,
@@ -253,14 +254,14 @@ def sample_log_weights_backward(
     sample_offset: int,
     bounds: tuple[float, float],
     path_only: bool,  # the gradient of log q at z does not go to its mean and logvar but by z
-    needs: tuple[bool, ...],
+    needs: Needs,
 ) -> tuple[Tensor | None, ...]:
     tensors = (mean, logvar, prior_mean, prior_logvar)
     grads = GaussianForms(*gradient_forms(tensors, needs, mean.shape, event_dims))
     call = Call(tensors, mean.shape, event_dims, grads=grads)
     noise = Noise(seed, row_offset * call.cols, mean.device, eps)
     tiling = call.divide(noise_first=noise.first, noise_samples=num_samples or 1, kept=True)
-    made = [call.gradient(tensor, form) for tensor, form in zip(tensors, grads, strict=True)]
+    made = [call.gradient(*each) for each in zip(tensors, grads, needs, strict=True)]
     grad_rows, form = upstream(grad_log_ratio)
     call.run(
         sample_log_weights_bwd_kernel, None if grad_z is None else contiguous(grad_z), grad_rows,

@@ -8,6 +8,7 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
+from vae_fast._backends import Needs
 from vae_fast.kernels.gaussian import clamp, gate, score_grad_logvar
 from vae_fast.kernels.launch import ROW as ROW_
 from vae_fast.kernels.launch import Call, gradient_forms, upstream
@@ -107,7 +108,7 @@ def score_function_backward(
     event_dims: int,
     row_offset: int,
     bounds: tuple[float, float],
-    needs: tuple[bool, ...],
+    needs: Needs,
 ) -> tuple[Tensor | None, ...]:
     grads = ScoreForms(*gradient_forms((mean, logvar), needs, mean.shape, event_dims))
     call = Call(
@@ -115,7 +116,7 @@ def score_function_backward(
     )
     noise = Noise(seed, row_offset * call.cols, mean.device, eps)
     tiling = call.divide(noise_first=noise.first, noise_samples=num_samples or 1)
-    made = [call.gradient(t, form) for t, form in zip((mean, logvar), grads, strict=True)]
+    made = [call.gradient(*each) for each in zip((mean, logvar), grads, needs, strict=True)]
     weight_rows, form = upstream(weight)
     call.run(
         score_function_bwd_kernel, weight_rows, *call.tensors, noise.eps,

@@ -25,6 +25,7 @@ WRAPPED = tl.constexpr(2)  # FULL, but with the rows of one sample only: row n i
 ROW = tl.constexpr(3)  # one value a row
 COLUMN = tl.constexpr(4)  # one value a column
 SCALAR = tl.constexpr(5)
+HALF = tl.constexpr(6)  # of a gradient: FULL, but with rows 2 D apart
 
 
 @triton.jit
@@ -156,6 +157,9 @@ def add_gradient(
     row, m_row, _, _, m = at
     if FORM == FULL:
         store_elements(p, offsets(at, row, cols, T), b, m, MASKED)
+        return b_sum
+    elif FORM == HALF:
+        store_elements(p, offsets(at, row, 2 * cols, T), b, m, MASKED)
         return b_sum
     elif FORM == ROW:
         tl.store(p + (tile * rows + row), sum_rows(b, at), mask=m_row)

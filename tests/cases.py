@@ -73,6 +73,7 @@ class Case:
     baseline: str | None = None  # the kind of its shape: "full", "rows" or "scalar"
     beta: float = 1.0
     reduction: str = "mean"
+    packed: bool = False  # mean and logvar are halves of one tensor: see `pack`
     differentiate: tuple[str, ...] | None = None  # None: every argument
     upstream: tuple[str, ...] | None = None  # outputs that a gradient arrives for; None: all
     scale: float = 1.0  # of the upstream gradients
@@ -192,7 +193,20 @@ def tensors(case: Case, device: str = "cpu") -> dict[str, Tensor | None]:
         tensor = values(case, name, shape).to(device, case.argument_dtype(name))
         wanted = case.differentiate is None or name in case.differentiate
         made[name] = lay_out(tensor, case.layout).detach().requires_grad_(wanted)
-    return made
+    return pack(made, case.mean_shape, case.resolved_event_dims) if case.packed else made
+
+
+def pack(
+    arguments: dict[str, Tensor | None], shape: tuple[int, ...], event_dims: int
+) -> dict[str, Tensor | None]:
+    """The arguments, mean and logvar as a tensor's halves along the event's first dimension."""
+    pair = {name: arguments[name] for name in ("mean", "logvar")}
+    dim = len(shape) - event_dims
+    halves = torch.cat([tensor.detach() for tensor in pair.values()], dim).chunk(2, dim)
+    return arguments | {
+        name: half.detach().requires_grad_(tensor.requires_grad)
+        for half, (name, tensor) in zip(halves, pair.items(), strict=True)
+    }
 
 
 def given_noise(case: Case, device: str = "cpu") -> Tensor:

@@ -6,11 +6,14 @@ import dataclasses
 import itertools
 
 import objective_cases
+import packed_cases
 import pytest
 import torch
 from cases import ARGUMENTS, BROADCASTS, FLOATS, HALVES, LAYOUTS, PRIORS, Case, priors
 from check import check
 from conftest import Backend
+
+from vae_fast.autograd import halves
 
 # The ops of the plain ELBO, whose options meet in products; `objective_cases` has the others.
 ENCODER_OPS = ("sample_kl", "gaussian_kl")
@@ -241,3 +244,22 @@ CASES = {
 )
 def test_matches_the_oracle(case: Case, backend: Backend) -> None:
     check(case, backend.name, backend.device)
+
+
+@pytest.mark.parametrize("case", packed_cases.SIDE_BY_SIDE, ids=lambda case: f"{case.op}-{case}")
+def test_halves_of_a_tensor_have_the_halves_of_one_as_gradients(
+    case: Case, backend: Backend, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(halves, "SMALLEST", 0)
+    gradients = check(case, backend.name, backend.device).gradients
+    if backend.name != "reference":
+        assert packed_cases.are_halves(gradients["mean"], gradients["logvar"])
+
+
+@pytest.mark.parametrize("case", packed_cases.ALONE_CASES, ids=lambda case: f"{case.op}-{case}")
+def test_the_gradient_of_one_half(
+    case: Case, backend: Backend, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(halves, "SMALLEST", 0)
+    gradients = check(case, backend.name, backend.device).gradients
+    assert all(gradient.is_contiguous() for gradient in gradients.values())

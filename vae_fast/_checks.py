@@ -50,6 +50,21 @@ def event_dims(name: str, value: int | None, shape: torch.Size) -> int:
     return value
 
 
+def halved(name: str, value: Tensor, dim: int) -> int:
+    """``dim`` counted from the left, checked to be one of ``value`` that can be cut in two."""
+    tensor(name, value)
+    dims = value.dim()
+    if dims == 0:
+        raise ValueError(f"{name} must have at least one dimension; got none")
+    integer("dim", dim, -dims, dims - 1)
+    if value.shape[dim] % 2:
+        raise ValueError(
+            f"{name} must have an even size along dimension {dim}, for a mean and a log-variance; "
+            f"got shape {tuple(value.shape)}"
+        )
+    return dim % dims
+
+
 def is_simple_broadcast(shape: torch.Size, full: torch.Size, event_dims: int) -> bool:
     """Whether ``shape`` is ``full``, an event shape, one value a row, or one value in all."""
     batch_dims = len(full) - event_dims

@@ -6,6 +6,8 @@ from collections.abc import Sequence
 
 from torch import Tensor
 
+from vae_fast.autograd.split_parameters import split_parameters
+
 
 def event_shape(name: str, value: int | Sequence[int]) -> tuple[int, ...]:
     shape = (value,) if isinstance(value, int) else tuple(value)
@@ -22,7 +24,7 @@ def mean_logvar(name: str, output: object, event_shape: tuple[int, ...]) -> tupl
                 f"{name} must return (mean, logvar), or one tensor with both along dimension 1, "
                 f"[N, {2 * event_shape[0]}, ...]; got shape {tuple(output.shape)}"
             )
-        mean, logvar = output.chunk(2, dim=1)
+        mean, logvar = split_parameters(output, 1)
     else:
         mean, logvar = pair(name, output, " or one tensor")
     check_event(f"the mean of {name}", mean, event_shape)

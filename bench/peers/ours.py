@@ -21,7 +21,7 @@ def functions(setting: Setting) -> Mapping[str, Function]:
         return F.sample_kl(mean, logvar, eps=eps, backend=backend)
 
     def packed_sample_kl(parameters: Tensor) -> tuple[Tensor, ...]:
-        mean, logvar = parameters.chunk(2, dim=1)
+        mean, logvar = F.split_parameters(parameters)
         return F.sample_kl(mean, logvar, backend=backend)
 
     def gaussian_kl(mean: Tensor, logvar: Tensor) -> tuple[Tensor]:

@@ -33,8 +33,9 @@ inline KLControl control_of(const pybind11::tuple& control) {
   return {number(control, 0), number(control, 1), number(control, 2)};
 }
 
+// Of each gradient: whether it is needed, or the tensor that it goes to.
 inline bool needed(const pybind11::tuple& needs, int index) {
-  return PyTuple_GET_ITEM(needs.ptr(), index) == Py_True;
+  return PyTuple_GET_ITEM(needs.ptr(), index) != Py_False;
 }
 
 inline DType compute_dtype(bool wide) { return wide ? DType::float64 : DType::float32; }
@@ -77,7 +78,10 @@ struct NewGradients {
 
   static NewTensor make(const pybind11::tuple& needs, int index, const TensorView& input,
                         const Frame& frame) {
-    return needed(needs, index) && input.given() ? make_gradient(input, frame) : NewTensor{};
+    if (!input.given() || !needed(needs, index)) return {};
+    const pybind11::handle need = PyTuple_GET_ITEM(needs.ptr(), index);
+    if (need.ptr() == Py_True) return make_gradient(input, frame);
+    return as_gradient(pybind11::reinterpret_borrow<pybind11::object>(need), frame);
   }
 };
 

@@ -259,10 +259,9 @@ py::tuple score_function_backward(Object weight, Object mean, int dtype, Object 
                                   Object seed, Samples samples, int event_dims, Object row_offset,
                                   const py::tuple& bounds, const py::tuple& needs) {
   Gaussian in(mean, logvar, py::none(), py::none(), event_dims);
-  const auto read_as = static_cast<DType>(dtype);
-  NewTensor grad_mean, grad_logvar;
-  if (needed(needs, 0)) grad_mean = make_samples(in.frame, read_as, {});
-  if (needed(needs, 1)) grad_logvar = make_gradient(in.logvar, in.frame);
+  in.mean.dtype = static_cast<DType>(dtype);
+  const NewTensor grad_mean = NewGradients::make(needs, 0, in.mean, in.frame);
+  const NewTensor grad_logvar = NewGradients::make(needs, 1, in.logvar, in.frame);
   const Problem shape = problem(in, samples);
   if (is_empty(shape)) {
     fill_zero(grad_mean);
@@ -272,7 +271,7 @@ py::tuple score_function_backward(Object weight, Object mean, int dtype, Object 
     const bool sampled = samples.has_value();
     launch(&device::score_function_backward,
            ScoreFunctionArgs{
-               shape, read_as, own_view(weights, sampled), view_of(in.logvar, axes_of(in)),
+               shape, in.mean.dtype, own_view(weights, sampled), view_of(in.logvar, axes_of(in)),
                bounds_of(bounds), own_view(given, sampled, event_dims),
                noise_of(seed, row_offset, in.frame.device), grad_mean.output, grad_logvar.output},
            in.frame.device);

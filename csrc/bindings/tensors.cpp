@@ -203,6 +203,17 @@ NewTensor make_gradient(const TensorView& input, const Frame& frame) {
   return make(input.sizes, input.dims, input.dtype, frame.device, reduction_of(input, frame));
 }
 
+NewTensor as_gradient(py::object tensor, const Frame& frame) {
+  const TensorView view = read(tensor);
+  int64_t row_gap = 0;
+  for (int d = frame.dims - frame.event_dims - 1; d >= 0; --d) {
+    if (frame.sizes[d] == 1) continue;
+    row_gap = view.strides[d] - frame.shape().cols;
+    break;
+  }
+  return {std::move(tensor), {view.data, view.dtype, Reduction::full, row_gap}};
+}
+
 void fill_zero(const NewTensor& made) {
   if (made.tensor.is_none()) return;
   static PyObject* const zero = PyUnicode_InternFromString("zero_");

@@ -56,7 +56,7 @@ struct Frame {
 Operand operand(const TensorView& tensor, const Frame& frame);
 Operand operand(const TensorView& tensor);
 
-// An uninitialised tensor, and the same as a kernel takes it. By default: none.
+// A tensor to be written, and the same as a kernel takes it. By default: none.
 struct NewTensor {
   pybind11::object tensor = pybind11::none();
   Output output;
@@ -70,6 +70,8 @@ NewTensor make_columns(const Frame& frame, DType dtype);
 NewTensor make_samples(const Frame& frame, DType dtype, std::optional<int64_t> samples);
 // A gradient: what an input of this shape gets of the values at the elements.
 NewTensor make_gradient(const TensorView& input, const Frame& frame);
+// The gradient that `tensor` is to be: of the frame's shape, its rows whole and evenly apart.
+NewTensor as_gradient(pybind11::object tensor, const Frame& frame);
 void fill_zero(const NewTensor& tensor);
 
 }  // namespace vae_fast

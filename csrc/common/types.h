@@ -17,11 +17,12 @@ enum class Reduction : int {
 
 enum class LossReduction : int { mean = 0, sum = 1, none = 2 };
 
-// A contiguous output.
+// A contiguous output, or one whose rows lie apart.
 struct Output {
   void* data = nullptr;  // null: not asked for
   DType dtype = DType::float32;
   Reduction reduction = Reduction::full;
+  int64_t row_gap = 0;  // elements from the end of a row to the next, for Reduction::full
 };
 
 struct Shape {

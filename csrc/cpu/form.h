@@ -32,7 +32,8 @@ void with_form(bool wide, const LogVarBounds& bounds, std::initializer_list<cons
     for (const Operand* in : inputs)
       if (in->data != nullptr && (in->dims > 0 || in->dtype != dtype)) return false;
     for (const Output* out : outputs)
-      if (out->data != nullptr && (out->reduction != Reduction::full || out->dtype != dtype))
+      if (out->data != nullptr &&
+          (out->reduction != Reduction::full || out->dtype != dtype || out->row_gap != 0))
         return false;
     return true;
   };

@@ -46,19 +46,19 @@ class Sink {
   bool by_column() const { return wanted() && output_.reduction == Reduction::column; }
 
   // Where the kernel writes the tile's values: the output itself, if it has an element of S for
-  // each, or buffer; nowhere, if the values are not wanted.
+  // each and the tile's are next to one another, or buffer; nowhere, if they are not wanted.
   template <class S = T>
   Target<S> target(const Tile& tile, S* buffer) const {
     if (!wanted()) return {};
-    if (!in_place<S>()) return {buffer};
-    return target_at(static_cast<S*>(output_.data) + tile.start, streams_);
+    if (!in_place<S>(tile)) return {buffer};
+    return target_at(static_cast<S*>(output_.data) + place(tile, output_), streams_);
   }
 
   // Takes the values that the kernel has written to target(tile), which begin there.
   void take(const Tile& tile, int64_t group, const T* values) {
     switch (output_.reduction) {
       case Reduction::full:
-        if (!in_place<T>()) write_run(values, output_, tile.start, tile.count, streams_);
+        if (!in_place<T>(tile)) write_tile(values, output_, tile, streams_);
         return;
       case Reduction::column: {
         const int64_t cols = tiling_.shape().cols;
@@ -105,8 +105,9 @@ class Sink {
 
  private:
   template <class S>
-  bool in_place() const {
-    return output_.reduction == Reduction::full && output_.dtype == kDTypeOf<S>;
+  bool in_place(const Tile& tile) const {
+    return output_.reduction == Reduction::full && output_.dtype == kDTypeOf<S> &&
+           (output_.row_gap == 0 || tile.rows == 1);
   }
 
   template <class S>

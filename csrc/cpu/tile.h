@@ -169,6 +169,19 @@ struct Buffer {
   alignas(64) T data[kTile];
 };
 
+// Rows that lie apart are no stream that the processor would see by itself. At 32768 x 128 float32
+// it takes 4.6 ms instead of 6.6 to read two such tensors and sample; the gradients of 100000 x 20
+// written to two, 4.6 instead of 5.2 (AMD EPYC Zen 4, one thread).
+constexpr int kTilesAhead = 2;
+
+// Brings what will be read soon, or written, into the second-level cache.
+template <int kWrite = 0, class S>
+inline void prefetch(const S* data, int count) {
+  const auto* next = reinterpret_cast<const char*>(data);
+  const int bytes = count * static_cast<int>(sizeof(S));
+  for (int i = 0; i < bytes; i += kCacheLine) __builtin_prefetch(next + i, kWrite, 2);
+}
+
 // Elements [start, start + count) of a strided operand into target.
 template <class S, class T>
 inline void gather(const Operand& a, const S* data, int64_t start, int count, T* target) {
@@ -181,10 +194,14 @@ inline void gather(const Operand& a, const S* data, int64_t start, int count, T*
   }
   const int inner = a.dims - 1;
   const int64_t stride = a.strides[inner];
+  // To the same row of a later tile, where a tile has whole rows.
+  const int64_t rows = inner > 0 ? count / a.sizes[inner] : 0;
+  const int64_t ahead = rows > 0 ? kTilesAhead * rows * a.strides[inner - 1] : 0;
   while (count > 0) {
     const int64_t left = a.sizes[inner] - index[inner];
     const int run = static_cast<int>(left < count ? left : count);
     if (stride == 1) {
+      if (ahead != 0) prefetch(data + offset + ahead, run);
       widen_run(data + offset, target, run);
     } else {
       for (int i = 0; i < run; ++i) target[i] = to_compute<T>(data[offset + i * stride]);
@@ -201,7 +218,7 @@ inline void gather(const Operand& a, const S* data, int64_t start, int count, T*
   }
 }
 
-// Writes values from element start of an output on, in its dtype.
+// Writes values from element start of a contiguous output on, in its dtype.
 template <class T>
 inline void write_run(const T* values, const Output& output, int64_t start, int count,
                       bool streams) {
@@ -210,6 +227,43 @@ inline void write_run(const T* values, const Output& output, int64_t start, int 
     alignas(kLine) std::remove_pointer_t<decltype(p)> narrow[kTile];
     narrow_run(values, narrow, count);
     stream_run(narrow, p + start, count);
+  });
+}
+
+// Where a tile begins in an output with an element each.
+inline int64_t place(const Tile& tile, const Output& output) {
+  return tile.start + tile.row * output.row_gap;
+}
+
+// Writes the values of a tile to such an output, in its dtype.
+template <class T>
+inline void write_tile(const T* values, const Output& output, const Tile& tile, bool streams) {
+  const int64_t start = place(tile, output);
+  if (output.row_gap == 0 || tile.rows == 1)
+    return write_run(values, output, start, tile.count, streams);
+  const int cols = tile.count / tile.rows;
+  const int64_t size = cols + output.row_gap, ahead = kTilesAhead * tile.rows * size;
+  const auto write_rows = [&](const auto* from, auto* to) {
+    // Of a short row few lines are written whole, and lines that are not must not go past.
+    const bool past_caches = streams && cols * static_cast<int>(sizeof *to) >= 8 * kLine;
+    for (int row = 0; row < tile.rows; ++row, from += cols, to += size) {
+      if (past_caches) {
+        stream_run(from, to, cols);
+      } else {
+        prefetch<1>(to + ahead, cols);
+        for (int i = 0; i < cols; ++i) to[i] = from[i];
+      }
+    }
+  };
+  with_element(output.dtype, output.data, [&](auto* p) {
+    using S = std::remove_pointer_t<decltype(p)>;
+    if constexpr (std::is_same_v<S, T>) {
+      write_rows(values, p + start);
+    } else {
+      Buffer<S> narrow;
+      narrow_run(values, narrow.data, tile.count);
+      write_rows(narrow.data, p + start);
+    }
   });
 }
 
@@ -225,9 +279,7 @@ inline const T* read(const Operand& a, int64_t start, int count, T* buffer) {
       if (a.dims > 0) return gather(a, p, start, count, buffer);
       // The next tile, on its way while this one is computed with: a fifth less time for
       // negative_elbo on large bfloat16 tensors (AMD Zen 4). In place it would be a loss.
-      const auto* next = reinterpret_cast<const char*>(p + start + count);
-      const int bytes = count * static_cast<int>(sizeof *p);
-      for (int i = 0; i < bytes; i += kCacheLine) __builtin_prefetch(next + i, 0, 2);
+      prefetch(p + start + count, count);
       widen_run(p + start, buffer, count);
     });
     return buffer;

@@ -191,11 +191,16 @@ class GaussianBackwardBody {
 #pragma unroll
     for (int j = 0; j < F::kGradients; ++j) zero_outside(span, gradients[j]);
     const GaussianGradients& out = args_.gradients;
-    write(out.mean, span, g_mean);
-    write(out.logvar, span, gradients[0]);
+    const int64_t row_start = row_ * args_.shape.cols;
+    // The log-variance has the gap that the mean has. Behind a condition, for which the compiler
+    // keeps no register from pack to pack.
+    int64_t of_halves = row_start;
+    if (out.mean.row_gap != 0) of_halves += row_ * out.mean.row_gap;
+    write(out.mean, of_halves, span, g_mean);
+    write(out.logvar, of_halves, span, gradients[0]);
     if constexpr (F::kGeneral) {
-      write(out.prior_mean, span, gradients[1]);
-      write(out.prior_logvar, span, gradients[2]);
+      write(out.prior_mean, row_start, span, gradients[1]);
+      write(out.prior_logvar, row_start, span, gradients[2]);
     }
   }
 
@@ -257,9 +262,10 @@ class GaussianBackwardBody {
     }
   }
 
-  __device__ __forceinline__ void write(const Output& out, const Span& span, const T (&values)[P]) {
+  __device__ __forceinline__ static void write(const Output& out, int64_t row_start,
+                                               const Span& span, const T (&values)[P]) {
     if (out.data != nullptr && out.reduction == Reduction::full)
-      store<S, F::kAdjacent>(out, row_ * args_.shape.cols, span, values);
+      store<S, F::kAdjacent>(out, row_start, span, values);
   }
 
   __device__ __forceinline__ void samples(const Span& span, T (&sum)[P], T (&product)[P]) {

@@ -103,9 +103,12 @@ class LikelihoodBody {
       if (call_.grad_kl.data != nullptr && begins_row(span)) write_grad_kl();
     }
     if constexpr (kPass != Pass::value) {
-      const int64_t row_start = (at_.sample * call_.shape.rows + at_.row) * call_.shape.cols;
-      write<S, F::kAdjacent>(call_.gradients.mean, row_start, span, g_mean);
-      write<S, F::kAdjacent>(call_.gradients.logvar, row_start, span, g_logvar);
+      const int64_t row = at_.sample * call_.shape.rows + at_.row;
+      const int64_t row_start = row * call_.shape.cols;
+      // The log-variance's gap is the mean's.
+      const int64_t of_halves = row_start + row * call_.gradients.mean.row_gap;
+      write<S, F::kAdjacent>(call_.gradients.mean, of_halves, span, g_mean);
+      write<S, F::kAdjacent>(call_.gradients.logvar, of_halves, span, g_logvar);
       // Of an x that samples share, the gradient of each is summed later, and so not rounded.
       if constexpr (kPass == Pass::gradients)
         write<X, false>(call_.gradients.x, row_start, span, g_x);

@@ -161,18 +161,22 @@ class LogWeightsBackwardBody {
 #pragma unroll
     for (int j = 0; j < F::kGradients; ++j) zero_outside(span, gradients[j]);
     const GaussianGradients& out = args_.gradients;
-    write(out.mean, span, path);
-    write(out.logvar, span, gradients[0]);
+    const int64_t row_start = row_ * args_.shape.cols;
+    // The log-variance has the gap that the mean has.
+    const int64_t of_halves = row_ * (args_.shape.cols + out.mean.row_gap);
+    write(out.mean, of_halves, span, path);
+    write(out.logvar, of_halves, span, gradients[0]);
     if constexpr (F::kGeneral) {
-      write(out.prior_mean, span, gradients[1]);
-      write(out.prior_logvar, span, gradients[2]);
+      write(out.prior_mean, row_start, span, gradients[1]);
+      write(out.prior_logvar, row_start, span, gradients[2]);
     }
   }
 
  private:
-  __device__ __forceinline__ void write(const Output& out, const Span& span, const T (&values)[P]) {
+  __device__ __forceinline__ static void write(const Output& out, int64_t row_start,
+                                               const Span& span, const T (&values)[P]) {
     if (out.data != nullptr && out.reduction == Reduction::full)
-      store<S, F::kAdjacent>(out, row_ * args_.shape.cols, span, values);
+      store<S, F::kAdjacent>(out, row_start, span, values);
   }
 
   // The element of a tensor [L, N] of the type computed in, or what stands for one not given.

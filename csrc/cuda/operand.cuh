@@ -143,7 +143,7 @@ __device__ __forceinline__ void store_as(void* data, int64_t row_start, const Sp
   }
 }
 
-// A pack of a contiguous output whose row begins at element row_start; of S, or of T.
+// A pack of an output whose row begins at element row_start; of S, or of T.
 template <class S, bool kOnlyS, class T, int P>
 __device__ __forceinline__ void store(const Output& out, int64_t row_start, const Span& span,
                                       const T (&values)[P]) {

@@ -28,7 +28,7 @@ class ScoreFunctionBody {
   __device__ __forceinline__ int enter(Place at) {
     row_ = at.row;
     logvar_.enter(args_.logvar, at);
-    return static_cast<int>(row_ * args_.shape.cols % P);
+    return static_cast<int>(row_ * (args_.shape.cols + args_.grad_mean.row_gap) % P);
   }
 
   __device__ __forceinline__ void operator()(const Span& span, T (&g_logvar)[1][P]) {
@@ -51,8 +51,8 @@ class ScoreFunctionBody {
       g_logvar[0][i] = bounds_.gate(raw, v, score[i].grad_logvar());
     }
     zero_outside(span, g_logvar[0]);
-    const int64_t row_start = row_ * args_.shape.cols;
     const Output &mean = args_.grad_mean, &logvar = args_.grad_logvar;
+    const int64_t row_start = row_ * (args_.shape.cols + mean.row_gap);  // of both
     if (mean.data != nullptr) store<S, F::kAdjacent>(mean, row_start, span, g_mean);
     if (logvar.data != nullptr && logvar.reduction == Reduction::full)
       store<S, F::kAdjacent>(logvar, row_start, span, g_logvar[0]);

@@ -119,6 +119,29 @@ void test_sample_kl(DType dtype, Shape shape, bool general, bool controlled, int
         want_prior_logvar);
 }
 
+// Gradients as the halves of one tensor have the bits of contiguous ones.
+void test_halves(DType dtype, Shape shape, int threads) {
+  const int64_t n = shape.rows * shape.cols;
+  const Tensor mean(n, dtype, 21), logvar(n, dtype, 22), grad_kl(shape.rows, sum_dtype(dtype), 23);
+  const GaussianInputs inputs{mean.operand(), logvar.operand(), {}, {}, {kLow, kHigh}};
+  const KLUpstream upstream{grad_kl.operand(), {}, {-INFINITY, 1.0, 1.0}};
+  Tensor g_mean(n, dtype), g_logvar(n, dtype), whole(2 * n, dtype);
+  Output left = whole.output(), right = left;
+  right.data = static_cast<char*>(left.data) + shape.cols * size_of(dtype);
+  left.row_gap = right.row_gap = shape.cols;
+  const auto run = [&](const Output& to_mean, const Output& to_logvar) {
+    kernels().gaussian_kl_backward({shape, inputs, upstream, {to_mean, to_logvar, {}, {}}}, threads,
+                                   wide(dtype));
+  };
+  run(g_mean.output(), g_logvar.output());
+  run(left, right);
+  for (int64_t i = 0; i < n; ++i) {
+    const int64_t at = i + i / shape.cols * shape.cols;
+    CHECK(whole[at] == g_mean[i], "%g, not %g", whole[at], g_mean[i]);
+    CHECK(whole[at + shape.cols] == g_logvar[i], "%g, not %g", whole[at + shape.cols], g_logvar[i]);
+  }
+}
+
 // x with columns in reverse order of memory strides, logvar absent, shared by column, or full.
 void test_negative_elbo(DType dtype, Shape shape, int logvar_kind, int threads) {
   const int64_t n = shape.rows * shape.cols;
@@ -182,6 +205,7 @@ int main() {
           for (const bool path_only : {false, true})
             test_sample_log_weights(dtype, shape, general, path_only, threads);
         }
+        test_halves(dtype, shape, threads);
         test_score_function(dtype, shape, threads);
         test_squared_error(dtype, shape, threads);
         if (sum_dtype(dtype) == dtype) test_importance_weighted_elbo(dtype, shape, threads);

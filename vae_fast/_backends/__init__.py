@@ -14,8 +14,12 @@ from types import MappingProxyType, ModuleType
 from typing import NamedTuple
 
 import torch
+from torch import Tensor
 
 from vae_fast.errors import BackendUnavailableError
+
+# Of each gradient: whether it is needed, or the tensor that it has to be written to.
+Needs = tuple[bool | Tensor, ...]
 
 
 class BackendStatus(NamedTuple):

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from vae_fast import memory
-from vae_fast._backends import Unavailable, _native
+from vae_fast._backends import Needs, Unavailable, _native
 from vae_fast._backends._native import REDUCTION_CODES
 from vae_fast._backends.reference import compute_dtype
 from vae_fast._control import KLControl
@@ -69,7 +69,7 @@ def sample_kl_backward(
     row_offset: int,
     bounds: tuple[float, float],
     control: KLControl,
-    needs: tuple[bool, ...],
+    needs: Needs,
 ) -> tuple[Tensor | None, ...]:
     return _C.sample_kl_backward(
         grad_z, grad_kl, grad_dims, mean, logvar, prior_mean, prior_logvar, eps, seed, num_samples,
@@ -100,7 +100,7 @@ def gaussian_kl_backward(
     event_dims: int,
     bounds: tuple[float, float],
     control: KLControl,
-    needs: tuple[bool, ...],
+    needs: Needs,
 ) -> tuple[Tensor | None, ...]:
     return _C.gaussian_kl_backward(
         grad_kl, mean, logvar, prior_mean, prior_logvar, event_dims, bounds, control, needs,
@@ -143,7 +143,7 @@ def sample_log_weights_backward(
     sample_offset: int,
     bounds: tuple[float, float],
     path_only: bool,
-    needs: tuple[bool, ...],
+    needs: Needs,
 ) -> tuple[Tensor | None, ...]:
     return _C.sample_log_weights_backward(
         grad_z, grad_log_ratio, path_weight, mean, logvar, prior_mean, prior_logvar, eps, seed,
@@ -168,7 +168,7 @@ def score_function_backward(
     event_dims: int,
     row_offset: int,
     bounds: tuple[float, float],
-    needs: tuple[bool, ...],
+    needs: Needs,
 ) -> tuple[Tensor | None, ...]:
     return _C.score_function_backward(
         weight, mean, logvar, eps, seed, num_samples, event_dims, row_offset, bounds, needs,
@@ -200,7 +200,7 @@ def gaussian_log_likelihood_backward(
     logvar: Tensor | None,
     event_dims: int,
     bounds: tuple[float, float],
-    needs: tuple[bool, ...],
+    needs: Needs,
 ) -> tuple[Tensor | None, ...]:
     grad_x, *gradients = _C.gaussian_log_likelihood_backward(
         grad_ll, x, mean, logvar, event_dims, bounds, needs, torch.get_num_threads()
@@ -219,7 +219,7 @@ def negative_elbo_forward(
     reduction: str,
     event_dims: int,
     bounds: tuple[float, float],
-    needs: tuple[bool, ...],
+    needs: Needs,
 ) -> tuple[Tensor, Tensor, tuple[Tensor | None, ...]]:
     """The loss, the log-likelihood of each row, and the loss's gradients asked for.
 
@@ -239,7 +239,7 @@ def negative_elbo_backward(
     reduction: str,
     event_dims: int,
     bounds: tuple[float, float],
-    needs: tuple[bool, ...],
+    needs: Needs,
 ) -> tuple[Tensor | None, ...]:
     """The two-pass form: the gradients by x, mean and logvar for what arrives from above."""
     batch_shape = x.shape[: x.dim() - event_dims]

@@ -14,7 +14,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from vae_fast._backends import Unavailable, _cuda_status, _native, reference
+from vae_fast._backends import Needs, Unavailable, _cuda_status, _native, reference
 from vae_fast._backends._native import DTYPE_CODES, REDUCTION_CODES
 from vae_fast._backends.reference import compute_dtype
 from vae_fast._control import KLControl
@@ -53,6 +53,12 @@ def _returned(gradients: Tensors, tensors: Tensors) -> tuple[Tensor | None, ...]
         g if g is None or t is None or g.dtype is t.dtype else g.to(t.dtype)
         for g, t in zip(gradients, tensors, strict=True)
     )
+
+
+def _made(needs: Needs, converted: bool) -> Needs:
+    """``needs`` without tensors to write to where the inputs, and so their gradients, are of a
+    dtype that is converted."""
+    return tuple(need is not False for need in needs) if converted else needs
 
 
 def noise(
@@ -111,7 +117,7 @@ def sample_kl_backward(
     row_offset: int,
     bounds: tuple[float, float],
     control: KLControl,
-    needs: tuple[bool, ...],
+    needs: Needs,
 ) -> tuple[Tensor | None, ...]:
     tensors = (mean, logvar, prior_mean, prior_logvar)
     inputs = _as_read(tensors, mean.dtype)
@@ -119,7 +125,7 @@ def sample_kl_backward(
     assert read is not None
     gradients = _kernels.sample_kl_backward(
         _sampled(grad_z, read), grad_kl, grad_dims, *inputs, _sampled(eps, read), seed,
-        num_samples, event_dims, row_offset, bounds, control, needs,
+        num_samples, event_dims, row_offset, bounds, control, _made(needs, read is not mean),
     )  # fmt: skip
     return gradients if inputs is tensors else _returned(gradients, tensors)
 
@@ -146,11 +152,13 @@ def gaussian_kl_backward(
     event_dims: int,
     bounds: tuple[float, float],
     control: KLControl,
-    needs: tuple[bool, ...],
+    needs: Needs,
 ) -> tuple[Tensor | None, ...]:
     tensors = (mean, logvar, prior_mean, prior_logvar)
     inputs = _as_read(tensors, mean.dtype)
-    gradients = _kernels.gaussian_kl_backward(grad_kl, *inputs, event_dims, bounds, control, needs)
+    gradients = _kernels.gaussian_kl_backward(
+        grad_kl, *inputs, event_dims, bounds, control, _made(needs, inputs[0] is not mean)
+    )
     return gradients if inputs is tensors else _returned(gradients, tensors)
 
 
@@ -193,7 +201,7 @@ def sample_log_weights_backward(
     sample_offset: int,
     bounds: tuple[float, float],
     path_only: bool,
-    needs: tuple[bool, ...],
+    needs: Needs,
 ) -> tuple[Tensor | None, ...]:
     tensors = (mean, logvar, prior_mean, prior_logvar)
     inputs = _as_read(tensors, mean.dtype)
@@ -201,7 +209,8 @@ def sample_log_weights_backward(
     assert read is not None
     gradients = _kernels.sample_log_weights_backward(
         _sampled(grad_z, read), grad_log_ratio, path_weight, *inputs, _sampled(eps, read), seed,
-        num_samples, event_dims, row_offset, sample_offset, bounds, path_only, needs,
+        num_samples, event_dims, row_offset, sample_offset, bounds, path_only,
+        _made(needs, read is not mean),
     )  # fmt: skip
     return gradients if inputs is tensors else _returned(gradients, tensors)
 
@@ -220,7 +229,7 @@ def score_function_backward(
     event_dims: int,
     row_offset: int,
     bounds: tuple[float, float],
-    needs: tuple[bool, ...],
+    needs: Needs,
 ) -> tuple[Tensor | None, ...]:
     # Of the mean there is only the gradient, in the dtype that it would be read in.
     wide = compute_dtype(mean, logvar) is torch.float64
@@ -230,7 +239,7 @@ def score_function_backward(
         eps = eps.to(torch.float64 if wide else torch.float32)
     gradients = _kernels.score_function_backward(
         weight, mean, DTYPE_CODES[like], read, eps, seed, num_samples, event_dims, row_offset,
-        bounds, needs,
+        bounds, _made(needs, like is not mean.dtype),
     )  # fmt: skip
     return _returned(gradients, (mean, logvar))
 
@@ -259,7 +268,7 @@ def gaussian_log_likelihood_backward(
     logvar: Tensor | None,
     event_dims: int,
     bounds: tuple[float, float],
-    needs: tuple[bool, ...],
+    needs: Needs,
 ) -> tuple[Tensor | None, ...]:
     return _decoder_backward(grad_ll, 1.0, x, mean, logvar, event_dims, bounds, needs)
 
@@ -272,12 +281,12 @@ def _decoder_backward(
     logvar: Tensor | None,
     event_dims: int,
     bounds: tuple[float, float],
-    needs: tuple[bool, ...],
+    needs: Needs,
 ) -> tuple[Tensor | None, ...]:
     tensors = (x, mean, logvar)
     inputs = _as_read(tensors, mean.dtype)
     grad_x, *gradients = _kernels.gaussian_log_likelihood_backward(
-        grad_ll, scale, *inputs, event_dims, bounds, needs
+        grad_ll, scale, *inputs, event_dims, bounds, _made(needs, inputs[1] is not mean)
     )
     if grad_x is not None and grad_x.shape != x.shape:  # the samples share x
         grad_x = grad_x.sum(0)
@@ -293,7 +302,7 @@ def negative_elbo_forward(
     reduction: str,
     event_dims: int,
     bounds: tuple[float, float],
-    needs: tuple[bool, ...],
+    needs: Needs,
 ) -> tuple[Tensor, Tensor, tuple[Tensor | None, ...]]:
     """The loss, the log-likelihood of each row, and the loss's gradients asked for.
 
@@ -312,8 +321,9 @@ def negative_elbo_forward(
         beta = beta.to(torch.float64)
     inputs = _as_read((x, mean, logvar), mean.dtype)
     loss, log_likelihood, gradients = _kernels.negative_elbo_forward(
-        *inputs, kl, beta, REDUCTION_CODES[reduction], event_dims, bounds, needs
-    )
+        *inputs, kl, beta, REDUCTION_CODES[reduction], event_dims, bounds,
+        _made(needs, inputs[1] is not mean),
+    )  # fmt: skip
     return loss, log_likelihood, _returned(gradients, (mean, logvar, kl))
 
 
@@ -325,7 +335,7 @@ def negative_elbo_backward(
     reduction: str,
     event_dims: int,
     bounds: tuple[float, float],
-    needs: tuple[bool, ...],
+    needs: Needs,
 ) -> tuple[Tensor | None, ...]:
     """The two-pass form: the gradients by x, mean and logvar for what arrives from above."""
     batch_shape = x.shape[: x.dim() - event_dims]

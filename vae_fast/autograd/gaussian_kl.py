@@ -22,6 +22,7 @@ from vae_fast.autograd import (
     uses_dispatcher,
     with_control,
 )
+from vae_fast.autograd.halves import with_halves
 
 _ARGUMENTS = (
     "Tensor mean, Tensor logvar, Tensor? prior_mean, Tensor? prior_logvar, int event_dims, "
@@ -48,9 +49,8 @@ class GaussianKL(torch.autograd.Function):
     @staticmethod
     def backward(ctx: Any, grad_kl: Tensor) -> Any:
         inputs = ctx.saved_tensors
-        gradients = ctx.backend.gaussian_kl_backward(
-            grad_kl, *inputs, *ctx.options, ctx.needs_input_grad[:4]
-        )
+        needs = with_halves(ctx.needs_input_grad[:4], inputs[0], inputs[1], ctx.options[0])
+        gradients = ctx.backend.gaussian_kl_backward(grad_kl, *inputs, *ctx.options, needs)
         if torch.is_grad_enabled():
             gradients = first_order("gaussian_kl", gradients, grad_kl, *inputs)
         return *gradients, None, None

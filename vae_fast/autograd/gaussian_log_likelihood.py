@@ -21,6 +21,7 @@ from vae_fast.autograd import (
     runner,
     uses_dispatcher,
 )
+from vae_fast.autograd.halves import with_halves
 
 _ARGUMENTS = (
     "Tensor x, Tensor mean, Tensor? logvar, int event_dims, float logvar_min, float logvar_max, "
@@ -46,8 +47,9 @@ class GaussianLogLikelihood(torch.autograd.Function):
     @staticmethod
     def backward(ctx: Any, grad_ll: Tensor) -> Any:
         inputs = ctx.saved_tensors
+        needs = with_halves(ctx.needs_input_grad[:3], inputs[1], inputs[2], ctx.options[0], first=1)
         gradients = ctx.backend.gaussian_log_likelihood_backward(
-            grad_ll, *inputs, *ctx.options, ctx.needs_input_grad[:3]
+            grad_ll, *inputs, *ctx.options, needs
         )
         if torch.is_grad_enabled():
             gradients = first_order("gaussian_log_likelihood", gradients, grad_ll, *inputs)

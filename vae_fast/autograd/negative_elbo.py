@@ -28,6 +28,7 @@ from vae_fast.autograd import (
     register_backward,
     uses_dispatcher,
 )
+from vae_fast.autograd.halves import with_halves, without_gaps
 
 _NONE = (False, False, False)  # gradients by mean, logvar and kl
 
@@ -53,7 +54,7 @@ class NegativeELBO(torch.autograd.Function):
         )
         loss, log_likelihood, gradients = backend.negative_elbo_forward(
             x, mean, logvar, kl, beta, reduction, event_dims, bounds,
-            needs if one_pass else _NONE,
+            with_halves(needs, mean, logvar, event_dims) if one_pass else _NONE,
         )  # fmt: skip
         ctx.save_for_backward(x, mean, logvar, kl)
         ctx.gradients = gradients if one_pass else None
@@ -72,14 +73,15 @@ class NegativeELBO(torch.autograd.Function):
         if ctx.gradients is not None:
             gradients = (None, *ctx.gradients)
             ctx.gradients = None
-            backend.scale_(gradients, grad_loss)
+            backend.scale_(without_gaps(gradients[1:]), grad_loss)
         else:
             needs, needs_kl = ctx.needs_input_grad[:3], ctx.needs_input_grad[3]
             gradients = (None, None, None)
             if any(needs):
                 gradients = backend.negative_elbo_backward(
-                    grad_loss, x, mean, logvar, *ctx.options, needs
-                )
+                    grad_loss, x, mean, logvar, *ctx.options,
+                    with_halves(needs, mean, logvar, ctx.options[1], first=1),
+                )  # fmt: skip
             grad_kl = _grad_kl(grad_loss, kl, ctx.beta, ctx.options[0]) if needs_kl else None
             gradients = (*gradients, grad_kl)
         if torch.is_grad_enabled():

@@ -22,6 +22,7 @@ from vae_fast.autograd import (
     uses_dispatcher,
     with_control,
 )
+from vae_fast.autograd.halves import with_halves
 
 _OPTIONS = (
     "Tensor? eps, Tensor? seed, SymInt? num_samples, int event_dims, SymInt row_offset, "
@@ -55,8 +56,9 @@ class SampleKL(torch.autograd.Function):
         ctx: Any, grad_z: Tensor | None, grad_kl: Tensor | None, grad_dims: Tensor | None
     ) -> Any:
         inputs = ctx.saved_tensors
+        needs = with_halves(ctx.needs_input_grad[:4], inputs[0], inputs[1], ctx.options[2])
         gradients = ctx.backend.sample_kl_backward(
-            grad_z, grad_kl, grad_dims, *inputs, *ctx.options, ctx.needs_input_grad[:4]
+            grad_z, grad_kl, grad_dims, *inputs, *ctx.options, needs
         )
         if torch.is_grad_enabled():
             upstream = (grad_z, grad_kl, grad_dims)

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from vae_fast import _backends, _seed
+from vae_fast._backends import Needs
 from vae_fast._backends.reference import compute_dtype
 from vae_fast._backends.reference_estimators import gradient_shares
 from vae_fast.autograd import (
@@ -22,6 +23,7 @@ from vae_fast.autograd import (
     runner,
     uses_dispatcher,
 )
+from vae_fast.autograd.halves import with_halves
 
 _INPUTS = "Tensor mean, Tensor logvar, Tensor? prior_mean, Tensor? prior_logvar"
 _OPTIONS = (
@@ -37,7 +39,7 @@ def _gradients(
     inputs: tuple[Tensor | None, ...],  # the Gaussians' four and eps
     options: tuple[Any, ...],  # from the seed to the bounds
     estimator: str,
-    needs: tuple[bool, ...],
+    needs: Needs,
 ) -> tuple[Tensor | None, ...]:
     """The backend's, to which "dreg" is "stl" with a weight for each sample's path."""
     path_weight = None
@@ -73,10 +75,10 @@ class SampleLogWeights(torch.autograd.Function):
     @staticmethod
     def backward(ctx: Any, grad_z: Tensor | None, grad_log_ratio: Tensor | None) -> Any:
         inputs = ctx.saved_tensors
+        needs = with_halves(ctx.needs_input_grad[:4], inputs[0], inputs[1], ctx.options[2])
         gradients = _gradients(
-            ctx.backend, grad_z, grad_log_ratio, inputs, ctx.options, ctx.estimator,
-            ctx.needs_input_grad[:4],
-        )  # fmt: skip
+            ctx.backend, grad_z, grad_log_ratio, inputs, ctx.options, ctx.estimator, needs
+        )
         if torch.is_grad_enabled():
             upstream = (grad_z, grad_log_ratio)
             gradients = first_order("sample_log_weights", gradients, *upstream, *inputs)

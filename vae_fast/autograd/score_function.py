@@ -19,6 +19,7 @@ from vae_fast.autograd import (
     register_backward,
     uses_dispatcher,
 )
+from vae_fast.autograd.halves import with_halves
 
 # mean is there for its shape and dtype: the gradient does not depend on its values.
 _ARGUMENTS = (
@@ -50,8 +51,9 @@ class ScoreFunction(torch.autograd.Function):
         needs = ctx.needs_input_grad[2:4]
         if any(needs):
             gradients = ctx.backend.score_function_backward(
-                gradient * weight, *inputs, *ctx.options, needs
-            )
+                gradient * weight, *inputs, *ctx.options,
+                with_halves(needs, inputs[0], inputs[1], ctx.options[2]),
+            )  # fmt: skip
         if torch.is_grad_enabled():
             gradients = first_order("score_function", gradients, gradient, weight, *inputs)
         return gradient, None, *gradients, None, None, None

@@ -18,6 +18,7 @@ from vae_fast.functional.likelihood import (
     squared_error,
 )
 from vae_fast.functional.noise import noise
+from vae_fast.functional.parameters import split_parameters
 
 __all__ = (
     "LOGVAR_MAX",
@@ -31,5 +32,6 @@ __all__ = (
     "sample_kl",
     "sample_log_weights",
     "score_function",
+    "split_parameters",
     "squared_error",
 )
