@@ -133,10 +133,13 @@ class Workload:
         if "backward" not in self.op.directions:
             return lambda number: function(*copies[number % len(copies)].arguments)
 
+        last = copies[0]
+
         def run(number: int) -> None:
-            inputs = copies[number % len(copies)]
-            inputs.clear()
-            run_backward(inputs, function(*inputs.arguments))
+            nonlocal last
+            last.clear()  # of one call at a time, as in training
+            last = copies[number % len(copies)]
+            run_backward(last, function(*last.arguments))
 
         return run
 
