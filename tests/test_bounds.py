@@ -1,4 +1,4 @@
-"""Bounds of a log-variance decide which form of a kernel runs, and nothing else where they are far."""
+"""Bounds of a log-variance decide which form of a kernel runs, and nothing else."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ FAR = (-100.0, 100.0)  # beyond what the quicker form of an exponential can take
 
 
 def results(bounds: dict[str, float], dtype: torch.dtype, backend: Backend) -> list[Tensor]:
-    """Values and gradients of every op that clamps a log-variance, each a function of the bounds."""
+    """Values and gradients of every op that clamps a log-variance."""
     torch.manual_seed(0)
     shape = (7, 53)
     x, mean = (torch.randn(shape, device=backend.device).to(dtype) for _ in range(2))

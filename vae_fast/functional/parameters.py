@@ -13,9 +13,9 @@ def split_parameters(parameters: Tensor, dim: int = 1) -> tuple[Tensor, Tensor]:
 
     They are the views ``parameters.chunk(2, dim)``. What differs is the backward pass: the ops here
     write the gradients of two such halves side by side, and they are the gradient of ``parameters``
-    without being copied. That holds for a contiguous ``parameters`` of at least 65,536 elements
-    whose halves go into an op of a compiled backend with the event beginning at ``dim``, one op
-    alone. In all other cases the gradients are joined, as ``chunk`` does it.
+    without being copied. That holds for a contiguous ``parameters`` of at least 4 MiB whose halves
+    go into an op of a compiled backend with the event beginning at ``dim``, one op alone. In all
+    other cases the gradients are joined, as ``chunk`` does it.
 
     Args:
         parameters: ``[*batch, *event]``, the mean's elements before the log-variance's along
