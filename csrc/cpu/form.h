@@ -20,9 +20,11 @@ struct Form {
   static constexpr math::Range kRange = kRange_;
 };
 
-// f(form) with the form for these tensors; those without data are not given.
+// f(form) with the form for these tensors; those without data are not given. halves: there may be
+// one of half precision.
 template <class F>
-void with_form(bool wide, const LogVarBounds& bounds, std::initializer_list<const Operand*> inputs,
+void with_form(bool wide, const LogVarBounds& bounds, bool halves,
+               std::initializer_list<const Operand*> inputs,
                std::initializer_list<const Output*> outputs, F&& f) {
   using math::Range;
   if (wide) return f(Form<double, double, Range::any>{});
@@ -37,8 +39,8 @@ void with_form(bool wide, const LogVarBounds& bounds, std::initializer_list<cons
         return false;
     return true;
   };
-  if (all(DType::bfloat16)) return f(Form<float, BFloat16, Range::modest>{});
-  if (all(DType::float16)) return f(Form<float, Half, Range::modest>{});
+  if (halves && all(DType::bfloat16)) return f(Form<float, BFloat16, Range::modest>{});
+  if (halves && all(DType::float16)) return f(Form<float, Half, Range::modest>{});
   f(Form<float, float, Range::modest>{});
 }
 

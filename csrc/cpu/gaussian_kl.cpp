@@ -36,14 +36,14 @@ void backward(const GaussianKLBackwardArgs& args, int threads) {
 
 void gaussian_kl_forward(const GaussianKLArgs& args, int threads, bool wide) {
   const GaussianInputs& in = args.inputs;
-  with_form(wide, in.bounds, {&in.mean, &in.logvar}, {},
+  with_form(wide, in.bounds, is_standard(in), {&in.mean, &in.logvar}, {},
             [&](auto form) { forward<decltype(form)>(args, threads); });
 }
 
 void gaussian_kl_backward(const GaussianKLBackwardArgs& args, int threads, bool wide) {
   const GaussianInputs& in = args.inputs;
   const GaussianGradients& out = args.gradients;
-  with_form(wide, in.bounds, {&in.mean, &in.logvar},
+  with_form(wide, in.bounds, is_standard(in), {&in.mean, &in.logvar},
             {&out.mean, &out.logvar, &out.prior_mean, &out.prior_logvar},
             [&](auto form) { backward<decltype(form)>(args, threads); });
 }

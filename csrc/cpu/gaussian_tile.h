@@ -63,10 +63,17 @@ inline const T* upstream_of(const KLUpstream& given, Shape shape, const Tile& ti
   return buffer;
 }
 
+// Whether the prior is N(0, 1).
+inline bool is_standard(const GaussianInputs& in) {
+  return in.prior_mean.data == nullptr && in.prior_logvar.data == nullptr;
+}
+
+// Half precision in place is for the standard prior alone: another is rare, and its loops are long.
 template <class Form>
 class GaussianTile {
   using T = typename Form::T;
   using S = typename Form::S;
+  static constexpr bool kGeneral = std::is_same_v<S, T>;
 
  public:
   const S* mean;
@@ -76,7 +83,7 @@ class GaussianTile {
         count_(tile.count),
         bounds_{Lanes<T>(static_cast<T>(in.bounds.low)), Lanes<T>(static_cast<T>(in.bounds.high))},
         logvar_at_(read(in.logvar, tile.start, tile.count, logvar_.data)),
-        standard_(in.prior_mean.data == nullptr && in.prior_logvar.data == nullptr),
+        standard_(!kGeneral || is_standard(in)),
         has_prior_logvar_(in.prior_logvar.data != nullptr) {
     if (standard_) return;
     prior_mean_at_ = read_prior(in.prior_mean, tile, prior_mean_);
@@ -162,11 +169,13 @@ class GaussianTile {
       });
       return;
     }
-    for_each_vector<T>(count_, [&](int i, int lanes) VF_INLINE {
-      const Lanes<T> v = bounds_.clamp(get(logvar_at_ + i, lanes));
-      if constexpr (Sample) take(i, lanes, math::exp<Form::kRange>(Lanes<T>(T(0.5)) * v));
-      put(kl + i, lanes, general(i, lanes, v).value());
-    });
+    if constexpr (kGeneral) {
+      for_each_vector<T>(count_, [&](int i, int lanes) VF_INLINE {
+        const Lanes<T> v = bounds_.clamp(get(logvar_at_ + i, lanes));
+        if constexpr (Sample) take(i, lanes, math::exp<Form::kRange>(Lanes<T>(T(0.5)) * v));
+        put(kl + i, lanes, general(i, lanes, v).value());
+      });
+    }
   }
 
   // Controlled: the KL has a floor or its gradients have weights.
@@ -193,26 +202,28 @@ class GaussianTile {
       });
       return;
     }
-    for_each_vector<T>(count_, [&](int i, int lanes) VF_INLINE {
-      const Lanes<T> raw = get(logvar_at_ + i, lanes), v = bounds_.clamp(raw);
-      const auto kl = general(i, lanes, v);
-      Lanes<T> g = with_kl ? get(g_kl + i, lanes) : Lanes<T>(T(0));
-      Lanes<T> g_prior = g;
-      if constexpr (Controlled) {
-        const Lanes<T> above = above_floor(kl.value(), floor, g);
-        g = to_posterior * above;
-        g_prior = to_prior * above;
-      }
-      write(i, lanes, raw, v, with_kl, g * kl.grad_mean(), g * kl.grad_logvar(),
-            math::exp<Form::kRange>(Lanes<T>(T(0.5)) * v), z, sinks, to);
-      const Lanes<T> nothing(T(0));
-      if (sinks.prior_mean.wanted())
-        put(to[2] + i, lanes, with_kl ? g_prior * kl.grad_prior_mean() : nothing);
-      if (sinks.prior_logvar.wanted()) {
-        const Lanes<T> gradient = with_kl ? g_prior * kl.grad_prior_logvar() : nothing;
-        put(to[3] + i, lanes, gate_prior_logvar(i, lanes, gradient));
-      }
-    });
+    if constexpr (kGeneral) {
+      for_each_vector<T>(count_, [&](int i, int lanes) VF_INLINE {
+        const Lanes<T> raw = get(logvar_at_ + i, lanes), v = bounds_.clamp(raw);
+        const auto kl = general(i, lanes, v);
+        Lanes<T> g = with_kl ? get(g_kl + i, lanes) : Lanes<T>(T(0));
+        Lanes<T> g_prior = g;
+        if constexpr (Controlled) {
+          const Lanes<T> above = above_floor(kl.value(), floor, g);
+          g = to_posterior * above;
+          g_prior = to_prior * above;
+        }
+        write(i, lanes, raw, v, with_kl, g * kl.grad_mean(), g * kl.grad_logvar(),
+              math::exp<Form::kRange>(Lanes<T>(T(0.5)) * v), z, sinks, to);
+        const Lanes<T> nothing(T(0));
+        if (sinks.prior_mean.wanted())
+          put(to[2] + i, lanes, with_kl ? g_prior * kl.grad_prior_mean() : nothing);
+        if (sinks.prior_logvar.wanted()) {
+          const Lanes<T> gradient = with_kl ? g_prior * kl.grad_prior_logvar() : nothing;
+          put(to[3] + i, lanes, gate_prior_logvar(i, lanes, gradient));
+        }
+      });
+    }
   }
 
   VF_FN GeneralKL<Lanes<T>> general(int i, int lanes, Lanes<T> v) const {

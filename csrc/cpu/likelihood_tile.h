@@ -25,7 +25,8 @@ struct LikelihoodSinks {
 // f(form) with the form for these tensors.
 template <class F>
 void with_form(bool wide, const LikelihoodInputs& in, const LikelihoodGradients& out, F&& f) {
-  with_form(wide, in.bounds, {&in.x, &in.mean, &in.logvar}, {&out.x, &out.mean, &out.logvar}, f);
+  with_form(wide, in.bounds, true, {&in.x, &in.mean, &in.logvar}, {&out.x, &out.mean, &out.logvar},
+            f);
 }
 
 // Of a row of so many elements, from the sum of their deviances.

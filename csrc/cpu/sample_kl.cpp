@@ -91,14 +91,14 @@ void backward(const SampleKLBackwardArgs& args, int threads) {
 
 void sample_kl_forward(const SampleKLArgs& args, int threads, bool wide) {
   const GaussianInputs& in = args.inputs;
-  with_form(wide, in.bounds, {&in.mean, &in.logvar}, {&args.z},
+  with_form(wide, in.bounds, is_standard(in), {&in.mean, &in.logvar}, {&args.z},
             [&](auto form) { forward<decltype(form)>(args, threads); });
 }
 
 void sample_kl_backward(const SampleKLBackwardArgs& args, int threads, bool wide) {
   const GaussianInputs& in = args.inputs;
   const GaussianGradients& out = args.gradients;
-  with_form(wide, in.bounds, {&in.mean, &in.logvar, &args.grad_z},
+  with_form(wide, in.bounds, is_standard(in), {&in.mean, &in.logvar, &args.grad_z},
             {&out.mean, &out.logvar, &out.prior_mean, &out.prior_logvar},
             [&](auto form) { backward<decltype(form)>(args, threads); });
 }

@@ -168,18 +168,14 @@ void backward(const SampleLogWeightsBackwardArgs& args, int threads) {
   sinks.finish();
 }
 
-bool general(const GaussianInputs& in) {
-  return in.prior_mean.data != nullptr || in.prior_logvar.data != nullptr;
-}
-
 template <class T>
 void forward(const SampleLogWeightsArgs& args, int threads) {
-  general(args.inputs) ? forward<T, true>(args, threads) : forward<T, false>(args, threads);
+  is_standard(args.inputs) ? forward<T, false>(args, threads) : forward<T, true>(args, threads);
 }
 
 template <class T>
 void backward(const SampleLogWeightsBackwardArgs& args, int threads) {
-  general(args.inputs) ? backward<T, true>(args, threads) : backward<T, false>(args, threads);
+  is_standard(args.inputs) ? backward<T, false>(args, threads) : backward<T, true>(args, threads);
 }
 
 }  // namespace
