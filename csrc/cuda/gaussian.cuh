@@ -192,10 +192,9 @@ class GaussianBackwardBody {
     for (int j = 0; j < F::kGradients; ++j) zero_outside(span, gradients[j]);
     const GaussianGradients& out = args_.gradients;
     const int64_t row_start = row_ * args_.shape.cols;
-    // The log-variance has the gap that the mean has. Behind a condition, for which the compiler
-    // keeps no register from pack to pack.
-    int64_t of_halves = row_start;
-    if (out.mean.row_gap != 0) of_halves += row_ * out.mean.row_gap;
+    // Halves have gaps of a row's length, the log-variance where the mean has. A shift, since a
+    // second product would take registers that the kernel does not have.
+    const int64_t of_halves = row_start << (out.mean.row_gap != 0 ? 1 : 0);
     write(out.mean, of_halves, span, g_mean);
     write(out.logvar, of_halves, span, gradients[0]);
     if constexpr (F::kGeneral) {
