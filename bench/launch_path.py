@@ -15,7 +15,7 @@ from types import MappingProxyType
 
 import torch
 
-from bench import floor, harness, machine, peers, report, tables
+from bench import floor, harness, peers, report, tables
 from bench.device import Setting
 from bench.ops import OPS
 from bench.workload import Workload
@@ -58,10 +58,7 @@ def main() -> None:
         for name, took in measure(_host_backend())
     ]
     text = tables.table(("work", "before the launches", "empty Function"), rows)
-    where = machine.describe(Setting())
-    made = f"On one core of {where['device']}, torch {where['torch']}."
-    print(f"{text}\n{made}")
-    print(f"wrote {report.put({'launch-path': text, 'launch-path-machine': made})}")
+    report.put_of_one_core("launch-path", text)
 
 
 if __name__ == "__main__":

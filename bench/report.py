@@ -12,6 +12,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from bench import figures, machine, results, tables
+from bench.device import Setting
 from bench.results import ROOT
 
 DOCUMENT = ROOT / "docs" / "performance.md"
@@ -57,6 +58,14 @@ def put(named: dict[str, str], document: Path = DOCUMENT) -> Path:
     """``fill`` on the document's file."""
     document.write_text(fill(document.read_text(), named))
     return document
+
+
+def put_of_one_core(name: str, text: str) -> None:
+    """Puts a table measured on one core, and the machine's name beneath it, and prints both."""
+    where = machine.describe(Setting())
+    made = f"On one core of {where['device']}, torch {where['torch']}."
+    print(f"{text}\n{made}")
+    print(f"wrote {put({name: text, f'{name}-machine': made})}")
 
 
 def write(paths: Sequence[Path], document: Path = DOCUMENT) -> Path:

@@ -12,7 +12,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from bench import floor, harness, machine, peers, report, tables
+from bench import floor, harness, peers, report, tables
 from bench.device import Setting
 from bench.ops import OPS, run_backward
 from bench.workload import Workload
@@ -73,10 +73,7 @@ def main() -> None:
         rows.append((name, tables.show_time(middle), more))
         before = middle
     text = tables.table(("with", "in all", "for it"), rows)
-    where = machine.describe(Setting())
-    made = f"On one core of {where['device']}, torch {where['torch']}."
-    print(f"{text}\n{made}")
-    print(f"wrote {report.put({'stages': text, 'stages-machine': made})}")
+    report.put_of_one_core("stages", text)
 
 
 if __name__ == "__main__":
