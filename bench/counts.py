@@ -36,17 +36,31 @@ def _events(step: Callable[[int], object], setting: Setting, number: int) -> Any
     return record.key_averages()
 
 
-def calls(step: Callable[[int], object], setting: Setting) -> int:
-    """Kernels launched in one call of ``step``, or aten calls on the CPU."""
-    events = _events(step, setting, 1)
-    if setting.kind == "cpu":
-        return sum(event.count for event in events if event.key.startswith("aten::"))
+def calls(step: Callable[[int], object]) -> int:
+    """Calls of aten operators in one call of ``step`` on the CPU."""
+    events = _events(step, Setting(), 1)
+    return sum(event.count for event in events if event.key.startswith("aten::"))
+
+
+class Kernel(NamedTuple):
+    """What an accelerator ran in one call."""
+
+    name: str
+    calls: int
+    seconds: float  # of all of them together
+
+
+def kernels(step: Callable[[int], object], setting: Setting) -> list[Kernel]:
+    """Each kind of kernel, copies and fillings apart, the longest first."""
     copies = ("Memcpy", "Memset")
-    return sum(
-        event.count
-        for event in events
-        if event.device_type != DeviceType.CPU and not event.key.startswith(copies)
-    )
+    found = [
+        Kernel(event.key, event.count // CALLS, event.self_device_time_total * 1e-6 / CALLS)
+        for event in _events(step, setting, CALLS)
+        if event.device_type != DeviceType.CPU
+        and not event.is_user_annotation
+        and not event.key.startswith(copies)
+    ]
+    return sorted(found, key=lambda kernel: -kernel.seconds)
 
 
 class Shares(NamedTuple):
@@ -56,11 +70,9 @@ class Shares(NamedTuple):
     optimiser: float  # a part of that
 
 
-def shares(step: Callable[[int], object], setting: Setting) -> Shares | None:
-    """What calls of ``step`` on the CPU spend their time on; None on other devices."""
-    if setting.kind != "cpu":
-        return None
-    events = _events(step, setting, CALLS)
+def shares(step: Callable[[int], object]) -> Shares:
+    """What calls of ``step`` on the CPU spend their time on."""
+    events = _events(step, Setting(), CALLS)
     whole = sum(event.self_cpu_time_total for event in events)
     products = sum(e.self_cpu_time_total for e in events if e.key in MATRIX_PRODUCTS)
     optimiser = sum(e.cpu_time_total for e in events if e.key.startswith(OPTIMISER))

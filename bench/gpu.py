@@ -11,7 +11,7 @@ from __future__ import annotations
 import argparse
 import json
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -159,43 +159,43 @@ def ratios(name: str, size: ops.Size, compilers: Sequence[str], backend: str) ->
         "op": name,
         "size": size.label(op),
         "seconds": {peer: comparison.seconds(peer) for peer in steps},
+        "compile_seconds": workload.compile_seconds,
         "ratios": made,
         "target": target,
         "reached": reached >= target,
     }
 
 
-def measure(backend: str) -> dict[str, Any]:
-    """All figures of a backend on the current device."""
+def measure(backends: Sequence[str]) -> Iterator[tuple[str, str, dict[str, Any]]]:
+    """Every figure of the current device: of which backend, of which kind, and itself.
+
+    What is compiled comes last: ``max-autotune`` tries for as long as it takes.
+    """
     rows = rows_for(torch.cuda.get_device_properties(0).total_memory)
-    found = [row for dtype in (torch.float32, torch.bfloat16)
-             for row in bandwidths(backend, rows, dtype)]  # fmt: skip
+    for backend in backends:
+        for dtype in (torch.float32, torch.bfloat16):
+            for row in bandwidths(backend, rows, dtype):
+                yield backend, "bandwidth", row
     torch.cuda.empty_cache()
+    for backend in backends:
+        yield backend, "ratios", ratios("elbo", SMALL, (), backend)
     size = ops.Size(rows // 4, COLS, COLS)
-    return {
-        "bandwidth": found,
-        "ratios": [
-            *(ratios(name, size, COMPILERS, backend) for name in RATIOS),
-            ratios("elbo", SMALL, (), backend),
-        ],
-    }
+    for name in RATIOS:
+        for backend in backends:
+            yield backend, "ratios", ratios(name, size, COMPILERS, backend)
 
 
-def lines(backend: str, figures: dict[str, Any]) -> list[str]:
-    """The short table."""
-    verdict = {True: "reached", False: "not reached"}
-    of_copy = [
-        f"{backend}  {row['op']} {row['direction']} {row['dtype']}: {row['gb_per_s']:.0f} GB/s, "
-        f"{row['of_copy']:.0%} of a copy ({row['target']:.0%}: {verdict[row['reached']]})"
-        for row in figures["bandwidth"]
-    ]
-    to_peers = [
-        f"{backend}  {row['op']} {row['size']} both: "
-        + ", ".join(f"{peer} {spread[1]:.2f}x" for peer, spread in row["ratios"].items())
-        + f" ({row['target']}x: {verdict[row['reached']]})"
-        for row in figures["ratios"]
-    ]
-    return of_copy + to_peers
+def line(backend: str, kind: str, row: dict[str, Any]) -> str:
+    """What the short table says of a figure."""
+    verdict = "reached" if row["reached"] else "not reached"
+    if kind == "bandwidth":
+        return (
+            f"{backend}  {row['op']} {row['direction']} {row['dtype']}: "
+            f"{row['gb_per_s']:.0f} GB/s, {row['of_copy']:.0%} of a copy "
+            f"({row['target']:.0%}: {verdict})"
+        )
+    found = ", ".join(f"{peer} {spread[1]:.2f}x" for peer, spread in row["ratios"].items())
+    return f"{backend}  {row['op']} {row['size']} both: {found} ({row['target']}x: {verdict})"
 
 
 def main() -> int:
@@ -204,10 +204,14 @@ def main() -> int:
     options = parser.parse_args()
     if not torch.cuda.is_available():
         sys.exit("no CUDA device")
-    figures = {name: measure(name) for name in gpu_machine.backends()}
-    options.out.write_text(json.dumps(figures, indent=1) + "\n")
-    for name, made in figures.items():
-        print(*lines(name, made), sep="\n")
+    backends = gpu_machine.backends()
+    figures: dict[str, dict[str, list[Any]]] = {
+        name: {"bandwidth": [], "ratios": []} for name in backends
+    }
+    for backend, kind, row in measure(backends):
+        figures[backend][kind].append(row)
+        options.out.write_text(json.dumps(figures, indent=1) + "\n")  # the next may take too long
+        print(line(backend, kind, row), flush=True)
     return 0
 
 

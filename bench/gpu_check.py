@@ -2,8 +2,8 @@
 
 Needs no network. Takes the Python it is run with, and of its packages torch, numpy, pytest and
 hypothesis (and cmake, ninja and pybind11 if the compiled module is to be there). Writes everything
-into one folder, the result into its ``gpu-check.json``, and ends within eight minutes: tests for
-which there is no time are counted as such.
+into one folder, the result into its ``gpu-check.json`` after each part, so that one that is ended
+early has lost only the rest. Tests for which there is no time are counted as such.
 """
 
 from __future__ import annotations
@@ -26,15 +26,26 @@ from typing import Any
 ROOT = Path(__file__).resolve().parent.parent
 NEEDED = ("torch", "numpy", "pytest", "hypothesis", "setuptools", "pip")
 TO_BUILD = ("cmake", "ninja", "pybind11")
-INSTALL_SECONDS, DEVICE_SECONDS, PARITY_SECONDS, BENCH_SECONDS = 80, 50, 140, 150
+INSTALL_SECONDS, TEST_SECONDS = 300, 140
+# What is measured, a module of this folder each, and how long it may take. The suite is that of
+# every device, for the ops and models that a GPU is bought for.
+SUITE = ("sample_kl", "negative_elbo", "elbo", "mlp784", "conv64", "tabular20000")
+MEASURED = {
+    "figures": (("bench.gpu",), 200),
+    "stages": (("bench.stages", "--device", "cuda"), 60),
+    "suite": (("bench.run", "--device", "cuda", "--ahead", *SUITE), 900),
+}
+PARTS = ("tests", *MEASURED)
 GRACE = 20  # for what is under way when the time for tests is over
-# Every test that runs on a device, and in tests/gpu those that run on nothing else.
+# Of every test that runs on a device those of these backends; of tests/gpu, which run on nothing
+# else, all. Side by side: most of their time is compilation, on the host.
 TESTS = (
     "test_parity.py", "test_noise.py", "test_accuracy.py", "test_rows.py", "test_determinism.py",
     "test_mixed_precision.py", "test_autograd.py", "test_triton.py",
 )  # fmt: skip
-WORKERS = 8
-# The CUDA kernels at small sizes under NVIDIA's tools, beside the parity tests and as long as they.
+SELECTED = {"cuda": "cuda and not cuda_host and not triton", "triton": "triton"}
+WORKERS = 6  # for each backend
+# The CUDA kernels at small sizes under NVIDIA's tools, beside the tests and as long as they.
 SANITIZER, SANITIZERS = "compute-sanitizer", ("memcheck", "racecheck", "initcheck")
 SANITIZED = ("test_parity.py", "-k", "cuda-cuda and (dtype or subset or (broadcast and 6x5x3))")
 FAULT = 86  # the status where a tool has found one: none of pytest's
@@ -141,25 +152,50 @@ def sanitize(
         return dict(zip(SANITIZERS, pool.map(run, SANITIZERS), strict=True))
 
 
-def benchmark(environment: dict[str, str], folder: Path) -> tuple[dict[str, Any] | None, str]:
-    """The figures of ``bench.gpu``, and what it says."""
-    out = folder / "figures.json"
-    # Beside the installed package, not instead of it: the folder has no vae_fast.
-    (folder / "bench").unlink(missing_ok=True)
-    (folder / "bench").symlink_to(ROOT / "bench")
-    command = [sys.executable, "-m", "bench.gpu", "--out", str(out)]
-    try:
-        done = subprocess.run(command, env=environment, cwd=folder, capture_output=True, text=True,
-                              timeout=BENCH_SECONDS, check=False)  # fmt: skip
-    except subprocess.TimeoutExpired:
-        return None, f"the benchmarks took more than {BENCH_SECONDS} s"
-    if done.returncode:
-        return None, f"the benchmarks failed: {done.stderr[-2000:]}"
-    return json.loads(out.read_text()), done.stdout
+def run_all_tests(
+    seconds: int, environment: dict[str, str], folder: Path
+) -> dict[str, dict[str, Any]]:
+    """Every kind of test at once."""
+    files = [str(ROOT / "tests" / name) for name in TESTS]
+    workers = max(1, min(WORKERS, (os.cpu_count() or 2) // 2))
+    # A process has one thread: they are as many as there are cores.
+    environment = environment | {"OMP_NUM_THREADS": "1"}
+
+    def run(name: str, selection: list[str], workers: int) -> dict[str, Any]:
+        return run_tests(selection, workers, seconds, environment, folder, name)
+
+    with ThreadPoolExecutor() as pool:
+        tools = pool.submit(sanitize, [str(ROOT / "tests" / SANITIZED[0]), *SANITIZED[1:]], seconds,
+                            environment, folder)  # fmt: skip
+        started = {"device": pool.submit(run, "device", [str(ROOT / "tests" / "gpu")], 1)} | {
+            name: pool.submit(run, name, [*files, "-k", chosen], workers)
+            for name, chosen in SELECTED.items()
+        }
+        return {name: each.result() for name, each in started.items()} | tools.result()
 
 
-def summary(tests: dict[str, dict[str, Any]], said: str, seconds: float) -> list[str]:
-    """The short table."""
+def measure(part: str, environment: dict[str, str], folder: Path) -> tuple[Any, list[str]]:
+    """What a module of ``MEASURED`` has written, whole or not, and what it says."""
+    (module, *options), seconds = MEASURED[part]
+    out, log = folder / f"{part}.json", folder / f"{part}.log"
+    out.unlink(missing_ok=True)  # of an earlier check
+    command = [sys.executable, "-m", module, *options, "--out", str(out)]
+    with log.open("w") as text:
+        process = subprocess.Popen(command, env=environment, cwd=folder, stdout=text,
+                                   stderr=subprocess.STDOUT, start_new_session=True)  # fmt: skip
+        try:
+            process.wait(seconds)
+        except subprocess.TimeoutExpired:
+            os.killpg(process.pid, signal.SIGKILL)  # with what it compiles in
+            process.wait()
+    lines = log.read_text().splitlines()
+    if process.returncode:
+        lines.append(f"{part}: ended with status {process.returncode}, in at most {seconds} s")
+    return json.loads(out.read_text()) if out.exists() else None, lines
+
+
+def summary(tests: dict[str, dict[str, Any]]) -> list[str]:
+    """A line for each kind of tests."""
     lines = [
         f"{name}: {each['passed']} passed, {each['failed']} failed, {each['skipped']} skipped, "
         f"{each['late']} not run for want of time"
@@ -167,13 +203,25 @@ def summary(tests: dict[str, dict[str, Any]], said: str, seconds: float) -> list
     ]
     if not any(tool in tests for tool in SANITIZERS):
         lines.append(f"{', '.join(SANITIZERS)}: not run, {SANITIZER} is not on PATH")
-    return [said.strip(), *lines, f"{seconds:.0f} seconds in all"]
+    return lines
+
+
+def describe(environment: dict[str, str], folder: Path) -> Any:
+    """The machine, as the installed package sees it."""
+    code = "import json; from bench import gpu_machine as m; print(json.dumps(m.describe()))"
+    done = subprocess.run([sys.executable, "-c", code], env=environment, cwd=folder,
+                          capture_output=True, text=True, check=True)  # fmt: skip
+    return json.loads(done.stdout)
 
 
 def main(arguments: list[str] | None = None) -> int:
     parser = argparse.ArgumentParser(prog="python -m bench.gpu_check", description=__doc__)
     parser.add_argument("--out", type=Path, required=True, help="a folder")
-    folder = parser.parse_args(arguments).out.resolve()
+    parser.add_argument("--parts", nargs="+", choices=PARTS, default=PARTS, help="default all")
+    parser.add_argument("--test-seconds", type=int, default=TEST_SECONDS,
+                        help=f"for tests; default {TEST_SECONDS}")  # fmt: skip
+    options = parser.parse_args(arguments)
+    folder = options.out.resolve()
     if lacking := missing(NEEDED):
         sys.exit(f"gpu-check needs {', '.join(lacking)} in {sys.executable}")
     import torch
@@ -182,37 +230,34 @@ def main(arguments: list[str] | None = None) -> int:
         sys.exit("no CUDA device that torch can use: gpu-check needs one")
     start = time.monotonic()
     folder.mkdir(parents=True, exist_ok=True)
-    environment, how = install(folder / "site", folder / "install.log")
-    workers = max(1, min(WORKERS, (os.cpu_count() or 2) // 2))
-    device = [str(ROOT / "tests" / "gpu")]
-    files = (str(ROOT / "tests" / name) for name in TESTS)
-    parity = [*files, "-k", "(cuda or triton) and not cuda_host"]
-    sanitized = [str(ROOT / "tests" / SANITIZED[0]), *SANITIZED[1:]]
-    tests = {
-        "on the device": run_tests(device, 1, DEVICE_SECONDS, environment, folder, "device"),
-    }
-    with ThreadPoolExecutor(1) as pool:
-        tools = pool.submit(sanitize, sanitized, PARITY_SECONDS, environment, folder)
-        tests["parity"] = run_tests(parity, workers, PARITY_SECONDS, environment, folder, "parity")
-        tests |= tools.result()
-    describe = "import json; from bench import gpu_machine as m; print(json.dumps(m.describe()))"
-    figures, said = benchmark(environment, folder)
-    machine = subprocess.run([sys.executable, "-c", describe], env=environment, cwd=folder,
-                             capture_output=True, text=True, check=True)  # fmt: skip
-    seconds = time.monotonic() - start
-    result = {
-        "machine": json.loads(machine.stdout),
-        "date": datetime.date.today().isoformat(),
-        "installation": how,
-        "tests": tests,
-        "sanitizer": shutil.which(SANITIZER) or f"no {SANITIZER} on PATH",
-        "figures": figures,
-        "seconds": seconds,
-    }
+    # Beside the installed package, not instead of it: the folder has no vae_fast.
+    (folder / "bench").unlink(missing_ok=True)
+    (folder / "bench").symlink_to(ROOT / "bench")
     path = folder / "gpu-check.json"
-    path.write_text(json.dumps(result, indent=1) + "\n")
-    print(*summary(tests, said, seconds), f"wrote {path}", sep="\n")
-    return int(figures is None or any(each["failed"] for each in tests.values()))
+    result: dict[str, Any] = {
+        "date": datetime.date.today().isoformat(),
+        "sanitizer": shutil.which(SANITIZER) or f"no {SANITIZER} on PATH",
+    }
+
+    def keep(lines: Iterable[str], **made: Any) -> None:
+        result.update(made, seconds=time.monotonic() - start)
+        path.write_text(json.dumps(result, indent=1) + "\n")
+        print(*lines, f"{result['seconds']:.0f} s so far", sep="\n", flush=True)
+
+    environment, how = install(folder / "site", folder / "install.log")
+    keep([f"installed: {how}"], installation=how, machine=describe(environment, folder))
+    good = True
+    if "tests" in options.parts:
+        tests = run_all_tests(options.test_seconds, environment, folder)
+        good = not any(each["failed"] for each in tests.values())
+        keep(summary(tests), tests=tests)
+    for part in MEASURED:
+        if part in options.parts:
+            made, lines = measure(part, environment, folder)
+            good = good and made is not None
+            keep(lines, **{part: made})
+    print(f"wrote {path}")
+    return int(not good)
 
 
 if __name__ == "__main__":

@@ -71,4 +71,8 @@ def slug(description: dict[str, Any]) -> str:
         words = f"{description['accelerator']} {description['backend']}"
     elif description["backend"] != "cpu":
         words += f" {description['backend']}"
+    return file_name(words)
+
+
+def file_name(words: str) -> str:
     return re.sub(r"[^a-z0-9]+", "-", words.lower()).strip("-")

@@ -11,7 +11,7 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from bench import figures, machine, results, tables
+from bench import figures, gpu_report, machine, results, tables
 from bench.device import Setting
 from bench.results import ROOT
 
@@ -73,7 +73,8 @@ def write(paths: Sequence[Path], document: Path = DOCUMENT) -> Path:
     given = {path: results.load(path) for path in paths}
     if not given:
         raise ValueError("there are no results to write tables of")
-    return put(blocks(given, document.parent / "figures"), document)
+    shown = blocks(given, document.parent / "figures") | gpu_report.blocks(gpu_report.stored())
+    return put(shown, document)
 
 
 if __name__ == "__main__":

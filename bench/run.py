@@ -12,13 +12,13 @@ import json
 import os
 import tempfile
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
 import torch
 
-from bench import harness, instruction_sets, machine, peers, report, sections, targets
+from bench import ahead, harness, instruction_sets, machine, peers, report, sections, targets
 from bench.results import FOLDER, SCHEMA, stored
 
 SECTIONS = ("comparisons", "curves", "memory", "counts", "noise")
@@ -44,10 +44,27 @@ def _peer_versions(plan: sections.Plan) -> tuple[dict[str, str], dict[str, str]]
     return there, skipped
 
 
-def measure(plan: sections.Plan, chosen: Sequence[str]) -> dict[str, Any]:
-    """The results of the chosen sections; those of the others are missing."""
+def _compile_ahead(plan: sections.Plan, chosen: Sequence[str]) -> ahead.Seconds:
+    pieces = [
+        *(sections.shapes(plan) if "comparisons" in chosen else ()),
+        *(sections.growth(plan) if "curves" in chosen else ()),
+    ]
+    start = time.perf_counter()
+    compiled = ahead.compile_all(pieces, plan.device, plan.peers)
+    print(f"compiled ahead: {len(compiled)} in {time.perf_counter() - start:.0f} s", flush=True)
+    return compiled
+
+
+def measure(
+    plan: sections.Plan,
+    chosen: Sequence[str],
+    compiled: ahead.Seconds,
+    keep: Callable[[dict[str, Any]], None],
+) -> dict[str, Any]:
+    """The results of the chosen sections; those of the others are missing. ``keep`` gets what there
+    is after each row, in case the machine is there no longer than that."""
     load = os.getloadavg()[0]
-    if load > 0.5:
+    if load > 0.5 and not compiled:
         print(f"The machine is busy (load {load:.1f}): other work is in these times.")
     versions, skipped = _peer_versions(plan)
     for name, reason in skipped.items():
@@ -67,15 +84,19 @@ def measure(plan: sections.Plan, chosen: Sequence[str]) -> dict[str, Any]:
             "copy_bandwidth": {str(count): value for count, value in limits.bandwidth.items()},
             "floors": limits.floors,
             "comparisons": [],
+            "targets": [],
         }
-        if "comparisons" in chosen:
-            results["comparisons"] = list(sections.comparisons(plan, limits))
-        if "curves" in chosen:
-            results["curves"] = list(sections.curves(plan, limits))
-        if "memory" in chosen:
-            results["memory"] = list(sections.peaks(plan))
-        if "counts" in chosen:
-            results["counts"] = list(sections.launches(plan))
+        parts = {
+            "comparisons": sections.comparisons(plan, limits, compiled),
+            "curves": sections.curves(plan, limits, compiled),
+            "memory": sections.peaks(plan),
+            "counts": sections.launches(plan),
+        }
+        for name in (name for name in parts if name in chosen):
+            results[name] = []
+            for row in parts[name]:
+                results[name].append(row)
+                keep(results)
         if "noise" in chosen and plan.device == "cpu":
             results["noise_ns"] = instruction_sets.measure_all(plan.seconds)
     results["targets"] = targets.judge_all(results)
@@ -91,6 +112,11 @@ def _arguments(program: str, description: str | None) -> argparse.ArgumentParser
     parser.add_argument(
         "--sections", nargs="+", choices=SECTIONS, help="measure only these; default all"
     )
+    parser.add_argument("--peers", nargs="+", choices=list(peers.BY_NAME), help="default all")
+    parser.add_argument(
+        "--ahead", action="store_true",
+        help="compile all before anything is timed, on all cores; compile times are of that",
+    )  # fmt: skip
     parser.add_argument("--quick", action="store_true", help="a few rounds, to see that it works")
     parser.add_argument("--out", type=Path, help="write the results here, no tables")
     return parser
@@ -111,22 +137,30 @@ def main(
     seconds = (SECONDS, CURVE_SECONDS, STEP_SECONDS)
     if options.quick:
         seconds = (QUICK_SECONDS,) * 3
-    keep = keep and not options.quick  # a few rounds are no result
-    plan = sections.Plan(names, options.device, options.backend, options.quick, *seconds)
+    stays = keep and not options.quick  # a few rounds are no result
+    named = options.peers and (peers.OURS, *options.peers)
+    plan = sections.Plan(names, options.device, options.backend, options.quick, *seconds, named)
+    wanted = options.sections or chosen
+    start = time.perf_counter()
+
+    def write(results: dict[str, Any], path: Path | None = options.out) -> None:
+        if path is not None:
+            path.parent.mkdir(parents=True, exist_ok=True)
+            results["seconds_in_all"] = time.perf_counter() - start
+            path.write_text(json.dumps(results, indent=1) + "\n")
+
     with tempfile.TemporaryDirectory(ignore_cleanup_errors=True) as cache:
         os.environ["TORCHINDUCTOR_CACHE_DIR"] = cache
-        start = time.perf_counter()
-        results = measure(plan, options.sections or chosen)
-        results["seconds_in_all"] = time.perf_counter() - start
+        compiled = _compile_ahead(plan, wanted) if options.ahead else {}
+        results = measure(plan, wanted, compiled, write)
     for verdict in results["targets"]:
         print("  ".join(verdict))
-    print(f"{results['seconds_in_all']:.0f} seconds in all")
-    path = options.out or (FOLDER / f"{machine.slug(results['machine'])}.json" if keep else None)
+    path = options.out or (FOLDER / f"{machine.slug(results['machine'])}.json" if stays else None)
+    write(results, path)
+    print(f"{time.perf_counter() - start:.0f} seconds in all")
     if path is not None:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_text(json.dumps(results, indent=1) + "\n")
         print(f"wrote {path}")
-    if options.out is None and keep:
+    if options.out is None and stays:
         print(f"wrote {report.write(stored())}")
 
 

@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from typing import Any, NamedTuple
 
 from bench import counts, floor, harness, limit, machine, memory, peers
+from bench.ahead import Piece, Seconds
 from bench.device import DTYPES, Setting
 from bench.models import MODELS
 from bench.ops import OPS, Size
@@ -31,6 +34,7 @@ class Plan(NamedTuple):
     seconds: float  # of a comparison
     curve_seconds: float  # of one on a curve, of which there are many
     step_seconds: float  # of one of training steps: matrix products vary more
+    peers: tuple[str, ...] | None = None  # None: all
 
     def setting(self, dtype: str = "float32") -> Setting:
         return Setting(self.device, DTYPES[dtype], self.backend)
@@ -73,8 +77,30 @@ def _make(name: str, size: Any, setting: Setting, chosen: Collection[str] | None
     return TrainingStep(name, size, setting, chosen)
 
 
+def shapes(plan: Plan) -> Iterator[Piece]:
+    """What ``comparisons`` times on all cores."""
+    for name in plan.names:
+        for dtype in plan.dtypes(name):
+            for size in plan.sizes(name):
+                yield Piece(name, size, dtype)
+
+
+def growth(plan: Plan) -> Iterator[Piece]:
+    """What ``curves`` times."""
+    for name in (name for name in plan.ops() if OPS[name].curved):
+        for dtype in plan.dtypes(name):
+            for size in OPS[name].curve(plan.setting().kind)[: 1 if plan.quick else None]:
+                yield Piece(name, size, dtype)
+
+
 def _measure(
-    name: str, work: Work, direction: str, threads: int, seconds: float, limits: Limits
+    name: str,
+    work: Work,
+    direction: str,
+    threads: int,
+    seconds: float,
+    limits: Limits,
+    compile_seconds: dict[str, float],
 ) -> Row:
     comparison = work.compare(direction, seconds)
     least = work.least_bytes(direction)
@@ -87,7 +113,7 @@ def _measure(
         "direction": direction,
         "threads": threads,
         "rounds": len(comparison.rounds[peers.OURS]),
-        "compile_seconds": work.compile_seconds,
+        "compile_seconds": compile_seconds or work.compile_seconds,
         "seconds": {peer: comparison.seconds(peer) for peer in comparison.rounds},
         "ratios": comparison.ratios(peers.OURS),
         "least_bytes": least,
@@ -127,35 +153,37 @@ def limits(plan: Plan) -> Limits:
     return Limits(bandwidth, floors)
 
 
-def comparisons(plan: Plan, limits: Limits) -> Iterator[Row]:
-    """Forward and backward together at the shapes of each op, and the training steps."""
+def comparisons(plan: Plan, limits: Limits, compiled: Seconds) -> Iterator[Row]:
+    """Forward and backward together at the shapes of each op, and the training steps.
+
+    ``compiled``: how long that took, where it was done before.
+    """
     for count in plan.threads():
         with harness.threads(count):
-            for name in plan.names:
-                first = count == plan.threads()[0]
-                if not first and name not in ONE_THREAD:
+            for piece in shapes(plan):
+                name, size, dtype = piece
+                if count != plan.threads()[0] and (name not in ONE_THREAD or dtype != "float32"):
                     continue
-                for dtype in plan.dtypes(name) if first else ("float32",):
-                    for size in plan.sizes(name):
-                        direction = OPS[name].directions[-1] if name in OPS else "step"
-                        seconds = plan.seconds if name in OPS else plan.step_seconds
-                        # Not kept, or it would be there while the next is made.
-                        yield _measure(
-                            name, _make(name, size, plan.setting(dtype)), direction, count, seconds,
-                            limits,
-                        )  # fmt: skip
+                direction = OPS[name].directions[-1] if name in OPS else "step"
+                seconds = plan.seconds if name in OPS else plan.step_seconds
+                # Not kept, or it would be there while the next is made.
+                yield _measure(
+                    name, _make(name, size, plan.setting(dtype), plan.peers), direction, count,
+                    seconds, limits, compiled.get(piece, {}),
+                )  # fmt: skip
 
 
-def curves(plan: Plan, limits: Limits) -> Iterator[Row]:
+def curves(plan: Plan, limits: Limits, compiled: Seconds) -> Iterator[Row]:
     """Every direction, from 2^10 elements up."""
-    for name in (name for name in plan.ops() if OPS[name].curved):
-        for dtype in plan.dtypes(name):
-            for size in OPS[name].curve(plan.setting().kind)[: 1 if plan.quick else None]:
-                work = _make(name, size, plan.setting(dtype))
-                for direction in OPS[name].directions:
-                    seconds = plan.curve_seconds
-                    yield _measure(name, work, direction, machine.cores(), seconds, limits)
-                del work
+    for piece in growth(plan):
+        name, size, dtype = piece
+        work = _make(name, size, plan.setting(dtype), plan.peers)
+        for direction in OPS[name].directions:
+            yield _measure(
+                name, work, direction, machine.cores(), plan.curve_seconds, limits,
+                compiled.get(piece, {}),
+            )  # fmt: skip
+        del work
 
 
 def peaks(plan: Plan) -> Iterator[Row]:
@@ -165,14 +193,19 @@ def peaks(plan: Plan) -> Iterator[Row]:
         for dtype in plan.dtypes(name):
             setting = plan.setting(dtype)
             names = [peer.name for peer in peers.present(name, setting)]
+            if plan.peers is not None:
+                names = [peer for peer in names if peer in plan.peers]
             if plan.quick:
                 names = [peers.OURS, peers.EAGER]
             label = size.label(OPS[name]) if name in OPS else MODELS[name].label(size)
+            # At once where they share no memory that is looked at: an allocator's is a process's.
+            with ThreadPoolExecutor(1 if plan.device == "cpu" else len(names)) as pool:
+                found = pool.map(partial(memory.peak, name, size, setting), names)
             row = {
                 "op": name,
                 "size": label,
                 "dtype": dtype,
-                "bytes": {peer: memory.peak(name, size, setting, peer) for peer in names},
+                "bytes": dict(zip(names, found, strict=True)),
             }
             print(f"peak memory  {name} {label} {dtype}: {row['bytes']}", flush=True)
             yield row
@@ -181,18 +214,17 @@ def peaks(plan: Plan) -> Iterator[Row]:
 def launches(plan: Plan) -> Iterator[Row]:
     """Kernels or aten calls of a pass, and how much of a step is not matrix products."""
     for name in plan.names:
-        chosen = (peers.OURS, peers.EAGER) if plan.quick else None
+        chosen = (peers.OURS, peers.EAGER) if plan.quick else plan.peers
         work = _make(name, plan.sizes(name)[0], plan.setting(), chosen)
         names = list(work.functions if isinstance(work, Workload) else work.steps)
-        shares: dict[str, counts.Shares | None] = {}
-        if isinstance(work, TrainingStep):
-            shares = {peer: counts.shares(work.step(peer), work.setting) for peer in names}
-        yield {
-            "op": name,
-            "size": work.label,
-            "dtype": work.setting.dtype_name,
-            "calls": {peer: counts.calls(work.step(peer), work.setting) for peer in names},
-            "shares": {
-                peer: None if share is None else share._asdict() for peer, share in shares.items()
-            },
-        }
+        steps = {peer: work.step(peer) for peer in names}
+        row: Row = {"op": name, "size": work.label, "dtype": work.setting.dtype_name, "shares": {}}
+        if plan.device == "cpu":
+            row["calls"] = {peer: counts.calls(step) for peer, step in steps.items()}
+            if isinstance(work, TrainingStep):
+                row["shares"] = {p: counts.shares(s)._asdict() for p, s in steps.items()}
+        else:
+            kernels = {peer: counts.kernels(step, work.setting) for peer, step in steps.items()}
+            row["calls"] = {peer: sum(k.calls for k in made) for peer, made in kernels.items()}
+            row["kernel_seconds"] = {p: sum(k.seconds for k in made) for p, made in kernels.items()}
+        yield row

@@ -80,6 +80,7 @@ def judge_all(results: dict[str, Any]) -> list[Verdict]:
         verdict
         for row in results["comparisons"]
         if row["threads"] == results["machine"]["cores"]
+        and results["machine"]["accelerator"] is None  # they are of a CPU; those of a GPU, gpu.py's
         for verdict in judge(row)
     ]
     for row in results.get("memory", ()):

@@ -99,14 +99,14 @@ def test_what_a_sanitizer_finds_is_a_failure(tmp_path: Path) -> None:
         assert (tests[name]["passed"], tests[name]["skipped"], tests[name]["failed"]) == (19, 1, 0)
     assert (tests["racecheck"]["passed"], tests["racecheck"]["failed"]) == (0, 1)
     assert tests["racecheck"]["failures"] == [f"see {tmp_path / 'racecheck-0.log'}"]
-    assert gpu_check.summary(tests, "", 1.0)[2].startswith("racecheck: 0 passed, 1 failed")
+    assert gpu_check.summary(tests)[1].startswith("racecheck: 0 passed, 1 failed")
 
 
 def test_a_missing_sanitizer_is_named(tmp_path: Path) -> None:
     tests = sanitized(tmp_path, None)
     assert tests == {}
     said = "memcheck, racecheck, initcheck: not run, compute-sanitizer is not on PATH"
-    assert said in gpu_check.summary(tests, "", 1.0)
+    assert gpu_check.summary(tests) == [said]
 
 
 def test_what_is_missing_is_named() -> None:
@@ -121,17 +121,36 @@ def test_least_bytes_and_sizes() -> None:
 
 
 def test_the_short_table() -> None:
-    figures = {
-        "bandwidth": [{"op": "noise", "direction": "forward", "dtype": "float32",
-                       "gb_per_s": 1234.5, "of_copy": 0.913, "target": 0.9, "reached": True}],
-        "ratios": [{"op": "elbo", "size": "128x20+784", "target": 3.0, "reached": False,
-                    "ratios": {"eager": (2.0, 2.5, 3.0)}}],
-    }  # fmt: skip
-    assert gpu.lines("triton", figures) == [
-        "triton  noise forward float32: 1234 GB/s, 91% of a copy (90%: reached)",
-        "triton  elbo 128x20+784 both: eager 2.50x (3.0x: not reached)",
-    ]
+    bandwidth = {"op": "noise", "direction": "forward", "dtype": "float32", "gb_per_s": 1234.5,
+                 "of_copy": 0.913, "target": 0.9, "reached": True}  # fmt: skip
+    ratio = {"op": "elbo", "size": "128x20+784", "target": 3.0, "reached": False,
+             "ratios": {"eager": (2.0, 2.5, 3.0)}}  # fmt: skip
+    assert gpu.line("triton", "bandwidth", bandwidth) == (
+        "triton  noise forward float32: 1234 GB/s, 91% of a copy (90%: reached)"
+    )
+    assert gpu.line("triton", "ratios", ratio) == (
+        "triton  elbo 128x20+784 both: eager 2.50x (3.0x: not reached)"
+    )
     counts = {"passed": 5, "failed": 1, "skipped": 2, "late": 3, "failures": ["x"]}
-    said = gpu_check.summary({"parity": counts}, "figures\n", 12.3)
-    assert said[0] == "figures" and said[-1] == "12 seconds in all"
-    assert said[1] == "parity: 5 passed, 1 failed, 2 skipped, 3 not run for want of time"
+    said = gpu_check.summary({"triton": counts, "memcheck": counts})
+    assert said[0] == "triton: 5 passed, 1 failed, 2 skipped, 3 not run for want of time"
+    assert len(said) == 2
+
+
+# In place of a module that measures: writes one figure, says so, and does not come to an end.
+ENDLESS = """
+import pathlib, sys, time
+pathlib.Path(sys.argv[-1]).write_text("[1]")
+print("one figure", flush=True)
+time.sleep(600)
+"""
+
+
+def test_what_was_measured_before_time_was_up_is_kept(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "endless.py").write_text(ENDLESS)
+    monkeypatch.setitem(gpu_check.MEASURED, "figures", (("endless", "--some", "option"), 3))
+    made, lines = gpu_check.measure("figures", dict(os.environ, PYTHONPATH=""), tmp_path)
+    assert made == [1] and lines[0] == "one figure"
+    assert lines[1] == "figures: ended with status -9, in at most 3 s"

@@ -6,9 +6,16 @@
 namespace vae_fast::VF_ISA {
 
 VF_FN void multiply_high_low(uint32_t a, uint32_t b, uint32_t& high, uint32_t& low) {
+#if defined(__CUDA_ARCH__)
+  // By name: of a 64-bit product the compiler adds the upper half of a constant's, which is 0.
+  asm("{ .reg .b64 product; mul.wide.u32 product, %2, %3; mov.b64 {%1, %0}, product; }"
+      : "=r"(high), "=r"(low)
+      : "r"(a), "r"(b));
+#else
   const uint64_t product = static_cast<uint64_t>(a) * b;
   high = static_cast<uint32_t>(product >> 32);
   low = static_cast<uint32_t>(product);
+#endif
 }
 
 // U: uint32_t, or a vector of them with its own multiply_high_low: a counter a lane.

@@ -55,11 +55,7 @@ VF_FN T unit_uniform(uint32_t word) {
 // 2e-6: the instruction's error is absolute near u = 1, so there a series in 1 - u takes its place.
 VF_FN float minus_two_log(float u) {
   const float t = 1.0f - u;  // exact where it is used
-  float p = fma(t, 2.0f / 5.0f, 0.5f);
-  p = fma(p, t, 2.0f / 3.0f);
-  p = fma(p, t, 1.0f);
-  p = fma(p, t, 2.0f);
-  return t < 0x1p-5f ? t * p : -1.38629436f * intrinsics::log2_approx(u);
+  return t < 0x1p-8f ? fma(t, t, t + t) : -1.38629436f * intrinsics::log2_approx(u);
 }
 VF_FN double minus_two_log(double u) { return -2.0 * ::log(u); }
 
