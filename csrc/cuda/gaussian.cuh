@@ -19,6 +19,10 @@ constexpr int gaussian_blocks() {
   return (F::kGeneral ? 3 : 4) - (kBackward ? 1 : 0);
 }
 
+// Whether the next pack is sent for while one is worked on: where registers are left.
+template <class F>
+constexpr bool kGaussianAhead = F::kAdjacent && !F::kGeneral && F::kPack == 4;
+
 // mean, logvar and the prior at a pack.
 template <class F>
 class Gaussian {
@@ -51,6 +55,16 @@ class Gaussian {
       fetch(span, mean, logvar, prior_mean, prior_logvar, more...);
     } else {
       fetch(span, mean, logvar, more...);
+    }
+  }
+
+  // The elements of a pack that was loaded there.
+  __device__ __forceinline__ void take(const Gaussian& other) {
+    mean.take(other.mean);
+    logvar.take(other.logvar);
+    if constexpr (F::kGeneral) {
+      prior_mean.take(other.prior_mean);
+      prior_logvar.take(other.prior_logvar);
     }
   }
 
@@ -92,17 +106,23 @@ class GaussianForwardBody {
   using S = typename F::S;
   using T = typename F::T;
   static constexpr int P = F::kPack;
+  static constexpr bool kAhead = kGaussianAhead<F>;
 
   __device__ __forceinline__ explicit GaussianForwardBody(const GaussianForward& call)
-      : call_(call), args_(call.args), in_(call.args.inputs), noise_(call.args, kSample) {}
+      : call_(call), args_(call.args), in_(call.args.inputs), sent_(in_), noise_(call.args, kSample) {}
 
   __device__ __forceinline__ int enter(Place at) {
     row_ = at.row;
-    return in_.enter(at);
+    return sent_.enter(at);
   }
+  __device__ __forceinline__ void send(const Span& span) { sent_.load(span); }
+  __device__ __forceinline__ void take() { in_.take(sent_); }
 
   __device__ __forceinline__ void operator()(const Span& span, T (&kl)[1][P]) {
-    in_.load(span);
+    if constexpr (!kAhead) {
+      send(span);
+      take();
+    }
     T root[P];
 #pragma unroll
     for (int i = 0; i < P; ++i) {
@@ -141,7 +161,7 @@ class GaussianForwardBody {
 
   const GaussianForward& call_;
   const SampleKLArgs& args_;
-  Gaussian<F> in_;
+  Gaussian<F> in_, sent_;
   SampleNoise<F, SampleKLArgs> noise_;
   int64_t row_ = 0;
 };
@@ -160,10 +180,12 @@ class GaussianBackwardBody {
   using S = typename F::S;
   using T = typename F::T;
   static constexpr int P = F::kPack;
+  static constexpr bool kAhead = kGaussianAhead<F>;
 
   __device__ __forceinline__ GaussianBackwardBody(const SampleKLBackwardArgs& args, bool controlled)
       : args_(args),
         in_(args.inputs),
+        sent_(in_),
         with_kl_(args.grad_kl.data != nullptr || args.grad_dims.data != nullptr),
         controlled_(controlled),
         through_z_(kSample && args.grad_z.data != nullptr),
@@ -173,11 +195,26 @@ class GaussianBackwardBody {
     row_ = at.row;
     if (args_.grad_kl.data != nullptr)
       grad_kl_ = static_cast<const T*>(args_.grad_kl.data)[row_ * args_.grad_kl.row_stride];
-    return in_.enter(at);
+    if constexpr (kSample) sent_grad_z_.enter(args_.grad_z, {0, row_});
+    return sent_.enter(at);
+  }
+  // Of the samples the first, which may be the only one.
+  __device__ __forceinline__ void send(const Span& span) {
+    if constexpr (kSample)
+      sent_.load(span, sent_grad_z_);
+    else
+      sent_.load(span);
+  }
+  __device__ __forceinline__ void take() {
+    in_.take(sent_);
+    if constexpr (kSample) grad_z_.take(sent_grad_z_);
   }
 
   __device__ __forceinline__ void operator()(const Span& span, T (&gradients)[F::kGradients][P]) {
-    in_.load(span);
+    if constexpr (!kAhead) {
+      send(span);
+      take();
+    }
     T sum[P] = {}, product[P] = {};  // over the samples, of grad_z and of grad_z * eps
     if constexpr (kSample) {
       if (through_z_) samples(span, sum, product);
@@ -269,20 +306,23 @@ class GaussianBackwardBody {
 
   __device__ __forceinline__ void samples(const Span& span, T (&sum)[P], T (&product)[P]) {
     for (int64_t sample = 0; sample < args_.shape.samples; ++sample) {
-      Input<T, S, P, F::kAdjacent> grad;
       T eps[P];
-      grad.enter(args_.grad_z, {sample, row_});
-      noise_.make(span, {sample, row_}, eps, grad);
+      if (sample > 0) {
+        grad_z_.enter(args_.grad_z, {sample, row_});
+        fetch(span, grad_z_);
+      }
+      noise_.make(span, {sample, row_}, eps);
 #pragma unroll
       for (int i = 0; i < P; ++i) {
-        sum[i] += grad[i];
-        product[i] = math::fma(grad[i], eps[i], product[i]);
+        sum[i] += grad_z_[i];
+        product[i] = math::fma(grad_z_[i], eps[i], product[i]);
       }
     }
   }
 
   const SampleKLBackwardArgs& args_;
-  Gaussian<F> in_;
+  Gaussian<F> in_, sent_;
+  Input<T, S, P, F::kAdjacent> grad_z_, sent_grad_z_;
   bool with_kl_, controlled_, through_z_;
   SampleNoise<F, SampleKLBackwardArgs> noise_;
   int64_t row_ = 0;

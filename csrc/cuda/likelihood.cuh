@@ -58,6 +58,8 @@ class LikelihoodBody {
   using T = typename F::T;
   static constexpr int P = F::kPack;
   static constexpr int kSums = kLikelihoodSums<kPass>;
+  // Where registers are left, the next pack is sent for while one is worked on.
+  static constexpr bool kAhead = F::kAdjacent;
 
   __device__ __forceinline__ explicit LikelihoodBody(const LikelihoodCall<kPass>& call)
       : call_(call),
@@ -66,19 +68,30 @@ class LikelihoodBody {
 
   __device__ __forceinline__ int enter(Place at) {
     at_ = at;
-    x_.enter(call_.inputs.x, at);
-    mean_.enter(call_.inputs.mean, at);
-    logvar_.enter(call_.inputs.logvar, at);
+    sent_x_.enter(call_.inputs.x, at);
+    sent_mean_.enter(call_.inputs.mean, at);
+    sent_logvar_.enter(call_.inputs.logvar, at);
     if constexpr (kPass == Pass::gradients) {
       const View& grad = call_.grad;
       const int64_t index = at.sample * grad.sample_stride + at.row * grad.row_stride;
       grad_ = static_cast<T>(call_.scale) * load_any<T>(grad.data, grad.dtype, index);
     }
-    return static_cast<int>(reinterpret_cast<uintptr_t>(mean_.row()) / sizeof(S) % P);
+    return static_cast<int>(reinterpret_cast<uintptr_t>(sent_mean_.row()) / sizeof(S) % P);
+  }
+  __device__ __forceinline__ void send(const Span& span) {
+    fetch(span, sent_x_, sent_mean_, sent_logvar_);
+  }
+  __device__ __forceinline__ void take() {
+    x_.take(sent_x_);
+    mean_.take(sent_mean_);
+    logvar_.take(sent_logvar_);
   }
 
   __device__ __forceinline__ void operator()(const Span& span, T (&sums)[kSums][P]) {
-    fetch(span, x_, mean_, logvar_);
+    if constexpr (!kAhead) {
+      send(span);
+      take();
+    }
     const bool unit = call_.inputs.logvar.data == nullptr;
     T g_mean[P], g_logvar[P], g_x[P];
 #pragma unroll
@@ -148,9 +161,9 @@ class LikelihoodBody {
   }
 
   const LikelihoodCall<kPass>& call_;
-  Input<T, S, P, true> mean_;
-  Input<T, X, P, F::kAdjacent> x_;
-  Input<T, S, P, F::kAdjacent> logvar_;
+  Input<T, S, P, true> mean_, sent_mean_;
+  Input<T, X, P, F::kAdjacent> x_, sent_x_;
+  Input<T, S, P, F::kAdjacent> logvar_, sent_logvar_;
   Bounds<T> bounds_;
   T grad_;  // by the log-density of the row
   Place at_ = {0, 0};

@@ -64,6 +64,8 @@ class Input<T, S, P, true> {
     else
       pack_ = {};
   }
+  // The elements of a pack that was loaded there.
+  __device__ __forceinline__ void take(const Input& other) { pack_ = other.pack_; }
   __device__ __forceinline__ T operator[](int i) const { return widen<T>(pack_.at[i]); }
 
  private:
@@ -102,6 +104,10 @@ class Input<T, S, P, false> {
       if (data_ != nullptr && !repeated_ && i >= span.low && i < span.high)
         values_[i] = one(span.start + i);
     }
+  }
+  __device__ __forceinline__ void take(const Input& other) {
+#pragma unroll
+    for (int i = 0; i < P; ++i) values_[i] = other.values_[i];
   }
   __device__ __forceinline__ T operator[](int i) const { return values_[i]; }
 

@@ -19,32 +19,38 @@ __device__ __forceinline__ void block_of_normals(uint64_t seed, uint64_t block, 
   box_muller(words[2], words[3], normals[2], normals[3]);
 }
 
+// The normals of P / 4 Philox blocks, from number `block` on.
+template <class T, int P>
+__device__ __forceinline__ void whole_blocks(uint64_t seed, uint64_t block, uint32_t sample,
+                                             T (&eps)[P]) {
+  static_assert(P % 4 == 0, "a pack holds whole blocks");
+#pragma unroll
+  for (int b = 0; b < P / 4; ++b) {
+    T normals[4];
+    block_of_normals(seed, block + b, sample, normals);
+#pragma unroll
+    for (int i = 0; i < 4; ++i) eps[4 * b + i] = normals[i];
+  }
+}
+
 // The normals of elements [element, element + P). All indices into arrays are constants once
 // unrolled, so nothing of this goes to local memory.
 template <class T, int P>
 __device__ __forceinline__ void make_noise(uint64_t seed, uint64_t element, uint32_t sample,
                                            T (&eps)[P]) {
-  static_assert(P % 4 == 0, "a pack holds whole blocks");
   const uint64_t first = element >> 2;
   const int skip = static_cast<int>(element & 3);
-  T made[P + 4];
+  whole_blocks(seed, first, sample, eps);
+  if (skip == 0) return;
+  // The pack ends in one block more, and begins inside the first.
+  T made[P + 4], last[4];
+  block_of_normals(seed, first + P / 4, sample, last);
 #pragma unroll
-  for (int b = 0; b < P / 4; ++b) {
-    T normals[4];
-    block_of_normals(seed, first + b, sample, normals);
+  for (int i = 0; i < P + 4; ++i) made[i] = i < P ? eps[i] : last[i - P];
 #pragma unroll
-    for (int i = 0; i < 4; ++i) made[4 * b + i] = normals[i];
-  }
-  if (skip != 0) {  // the pack ends in one block more, and begins inside the first
-    T normals[4];
-    block_of_normals(seed, first + P / 4, sample, normals);
+  for (int i = 0; i < P + 3; ++i) made[i] = skip & 1 ? made[i + 1] : made[i];
 #pragma unroll
-    for (int i = 0; i < 4; ++i) made[P + i] = normals[i];
-#pragma unroll
-    for (int i = 0; i < P + 3; ++i) made[i] = skip & 1 ? made[i + 1] : made[i];
-#pragma unroll
-    for (int i = 0; i < P + 2; ++i) made[i] = skip & 2 ? made[i + 2] : made[i];
-  }
+  for (int i = 0; i < P + 2; ++i) made[i] = skip & 2 ? made[i + 2] : made[i];
 #pragma unroll
   for (int i = 0; i < P; ++i) eps[i] = made[i];
 }

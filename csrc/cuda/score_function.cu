@@ -18,6 +18,7 @@ class ScoreFunctionBody {
   using S = typename F::S;
   using T = typename F::T;
   static constexpr int P = F::kPack;
+  static constexpr bool kAhead = false;  // little is read for what is computed
 
   __device__ __forceinline__ explicit ScoreFunctionBody(const ScoreFunctionArgs& args)
       : args_(args),

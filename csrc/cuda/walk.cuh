@@ -7,7 +7,9 @@
 //
 // A kernel's body has enter(place), which turns to a row and says how many elements before its
 // start packs are to begin so that they lie at aligned addresses; and operator()(span, values),
-// which works on one pack and leaves the values that are summed, 0 where there is no element.
+// which works on one pack and leaves the values that are summed, 0 where there is no element. Where
+// it is kAhead, send(span) asks memory for a pack, and take() has what was sent for last stand
+// ready: the next pack is on its way while one is worked on.
 #pragma once
 
 #include "cuda/operand.cuh"
@@ -36,11 +38,13 @@ __device__ __forceinline__ Place place_in(const Problem& shape, int64_t row) {
   return {sample, row - sample * shape.rows};
 }
 
-// By rows: enter(place) as above, visit(span) for each pack, and leave(unit, there), to which the
-// whole block comes: a unit is a row or a part of one, and the last ones may not be there.
-template <int P, class Enter, class Visit, class Leave>
-__device__ __forceinline__ void walk_rows(const Walk& walk, Enter&& enter, Visit&& visit,
-                                          Leave&& leave) {
+// By rows: enter(place) and send(span) as above, of which the first pack is sent for here;
+// visit(span, next, more) for each pack, with the one after it where there is more; and
+// leave(unit, there), to which the whole block comes: a unit is a row or a part of one, and the
+// last ones may not be there.
+template <int P, class Enter, class Send, class Visit, class Leave>
+__device__ __forceinline__ void walk_rows(const Walk& walk, Enter&& enter, Send&& send,
+                                          Visit&& visit, Leave&& leave) {
   const int lane = threadIdx.x & (walk.lanes - 1), group = threadIdx.x >> walk.lane_bits;
   const int per_block = kThreads >> walk.lane_bits;
   const int64_t units = walk.shape.samples * walk.shape.rows * walk.parts;
@@ -54,8 +58,15 @@ __device__ __forceinline__ void walk_rows(const Walk& walk, Enter&& enter, Visit
       const int64_t all = (walk.shape.cols + head + P - 1) / P;
       const int64_t begin = (unit - row * walk.parts) * walk.packs;
       const int64_t end = begin + walk.packs < all ? begin + walk.packs : all;
-      for (int64_t k = begin + lane; k < end; k += walk.lanes)
-        visit(span_at<P>(k * P - head, walk.shape.cols));
+      int64_t k = begin + lane;
+      Span span = span_at<P>(k * P - head, walk.shape.cols);
+      if (k < end) send(span);
+      while (k < end) {
+        k += walk.lanes;
+        const Span next = span_at<P>(k * P - head, walk.shape.cols);
+        visit(span, next, k < end);
+        span = next;
+      }
     }
     leave(unit, unit < units);
   }
@@ -76,7 +87,16 @@ class Walker {
     T sum[kSums] = {};
     walk_rows<P>(
         walk_, [&](Place at) { return body_.enter(at); },
-        [&](const Span& span) { visit(span, sum, nullptr); },
+        [&](const Span& span) {
+          if constexpr (Body::kAhead) body_.send(span);
+        },
+        [&](const Span& span, const Span& next, bool more) {
+          if constexpr (Body::kAhead) {
+            body_.take();
+            if (more) body_.send(next);
+          }
+          visit(span, sum, nullptr);
+        },
         [&](int64_t unit, bool there) {
           take(sum, unit, there);
 #pragma unroll
