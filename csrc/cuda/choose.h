@@ -18,6 +18,17 @@ inline bool all_adjacent(DType dtype, int64_t cols, std::initializer_list<View> 
   return true;
 }
 
+// Whether rows are of whole packs, read or written in whole accesses: cols is a multiple of pack,
+// and a pack 16 bytes.
+inline bool in_whole_packs(const View& view, int pack) {
+  return reinterpret_cast<uintptr_t>(view.data) % 16 == 0 && view.row_stride % pack == 0 &&
+         view.sample_stride % pack == 0;
+}
+inline bool in_whole_packs(const Output& output, DType dtype, int pack) {
+  return output.data != nullptr && output.reduction == Reduction::full && output.dtype == dtype &&
+         reinterpret_cast<uintptr_t>(output.data) % 16 == 0 && output.row_gap % pack == 0;
+}
+
 template <int kCount>
 bool by_column(const Output (&outputs)[kCount]) {
   for (const Output& output : outputs)

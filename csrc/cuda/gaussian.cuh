@@ -14,6 +14,7 @@ template <class F, bool kSample, bool kBackward>
 constexpr int gaussian_blocks() {
   if (sizeof(typename F::S) == 8) return 1;
   if (!F::kAdjacent) return kSample && kBackward ? 1 : 2;
+  if (kSample && F::kPlain) return F::kPack == 4 ? 3 : 2;
   if (kSample) return F::kGeneral && F::kPack == 8 ? 1 : 2;
   if (!F::kGeneral && F::kPack == 4) return 4;
   return (F::kGeneral ? 3 : 4) - (kBackward ? 1 : 0);
@@ -21,7 +22,7 @@ constexpr int gaussian_blocks() {
 
 // Whether the next pack is sent for while one is worked on: where registers are left.
 template <class F>
-constexpr bool kGaussianAhead = F::kAdjacent && !F::kGeneral && F::kPack == 4;
+constexpr bool kGaussianAhead = F::kPlain || (F::kAdjacent && !F::kGeneral && F::kPack == 4);
 
 // mean, logvar and the prior at a pack.
 template <class F>
@@ -29,7 +30,7 @@ class Gaussian {
  public:
   using T = typename F::T;
   template <bool kAdjacent>
-  using In = Input<T, typename F::S, F::kPack, kAdjacent>;
+  using In = Input<T, typename F::S, F::kPack, kAdjacent, F::kPlain>;
 
   In<true> mean;
   In<F::kAdjacent> logvar, prior_mean, prior_logvar;
@@ -106,10 +107,14 @@ class GaussianForwardBody {
   using S = typename F::S;
   using T = typename F::T;
   static constexpr int P = F::kPack;
-  static constexpr bool kAhead = kGaussianAhead<F>;
+  static constexpr bool kAhead = kGaussianAhead<F>, kPlain = F::kPlain;
 
   __device__ __forceinline__ explicit GaussianForwardBody(const GaussianForward& call)
-      : call_(call), args_(call.args), in_(call.args.inputs), sent_(in_), noise_(call.args, kSample) {}
+      : call_(call),
+        args_(call.args),
+        in_(call.args.inputs),
+        sent_(in_),
+        noise_(call.args, kSample) {}
 
   __device__ __forceinline__ int enter(Place at) {
     row_ = at.row;
@@ -138,7 +143,7 @@ class GaussianForwardBody {
       }
       kl[0][i] = value;
     }
-    if (call_.floored) {
+    if (!F::kPlain && call_.floored) {
       const T floor = static_cast<T>(args_.control.floor);
 #pragma unroll
       for (int i = 0; i < P; ++i) kl[0][i] = with_floor(kl[0][i], floor);
@@ -150,12 +155,14 @@ class GaussianForwardBody {
  private:
   __device__ __forceinline__ void sample(const Span& span, const T (&root)[P]) {
     const Problem& shape = args_.shape;
-    for (int64_t sample = 0; sample < shape.samples; ++sample) {
+    const int64_t samples = F::kPlain ? 1 : shape.samples;
+    for (int64_t sample = 0; sample < samples; ++sample) {
       T eps[P];
       noise_.make(span, {sample, row_}, eps);
 #pragma unroll
       for (int i = 0; i < P; ++i) eps[i] = math::fma(root[i], eps[i], in_.mean[i]);
-      store<S, F::kAdjacent>(args_.z, (sample * shape.rows + row_) * shape.cols, span, eps);
+      store<S, F::kAdjacent, F::kPlain>(args_.z, (sample * shape.rows + row_) * shape.cols, span,
+                                        eps);
     }
   }
 
@@ -180,20 +187,20 @@ class GaussianBackwardBody {
   using S = typename F::S;
   using T = typename F::T;
   static constexpr int P = F::kPack;
-  static constexpr bool kAhead = kGaussianAhead<F>;
+  static constexpr bool kAhead = kGaussianAhead<F>, kPlain = F::kPlain;
 
   __device__ __forceinline__ GaussianBackwardBody(const SampleKLBackwardArgs& args, bool controlled)
       : args_(args),
         in_(args.inputs),
         sent_(in_),
-        with_kl_(args.grad_kl.data != nullptr || args.grad_dims.data != nullptr),
-        controlled_(controlled),
-        through_z_(kSample && args.grad_z.data != nullptr),
+        with_kl_(F::kPlain || args.grad_kl.data != nullptr || args.grad_dims.data != nullptr),
+        controlled_(!F::kPlain && controlled),
+        through_z_(kSample && (F::kPlain || args.grad_z.data != nullptr)),
         noise_(args, kSample) {}
 
   __device__ __forceinline__ int enter(Place at) {
     row_ = at.row;
-    if (args_.grad_kl.data != nullptr)
+    if (F::kPlain || args_.grad_kl.data != nullptr)
       grad_kl_ = static_cast<const T*>(args_.grad_kl.data)[row_ * args_.grad_kl.row_stride];
     if constexpr (kSample) sent_grad_z_.enter(args_.grad_z, {0, row_});
     return sent_.enter(at);
@@ -300,12 +307,13 @@ class GaussianBackwardBody {
 
   __device__ __forceinline__ static void write(const Output& out, int64_t row_start,
                                                const Span& span, const T (&values)[P]) {
-    if (out.data != nullptr && out.reduction == Reduction::full)
-      store<S, F::kAdjacent>(out, row_start, span, values);
+    if (F::kPlain || (out.data != nullptr && out.reduction == Reduction::full))
+      store<S, F::kAdjacent, F::kPlain>(out, row_start, span, values);
   }
 
   __device__ __forceinline__ void samples(const Span& span, T (&sum)[P], T (&product)[P]) {
-    for (int64_t sample = 0; sample < args_.shape.samples; ++sample) {
+    const int64_t samples = F::kPlain ? 1 : args_.shape.samples;
+    for (int64_t sample = 0; sample < samples; ++sample) {
       T eps[P];
       if (sample > 0) {
         grad_z_.enter(args_.grad_z, {sample, row_});
@@ -322,7 +330,7 @@ class GaussianBackwardBody {
 
   const SampleKLBackwardArgs& args_;
   Gaussian<F> in_, sent_;
-  Input<T, S, P, F::kAdjacent> grad_z_, sent_grad_z_;
+  Input<T, S, P, F::kAdjacent, F::kPlain> grad_z_, sent_grad_z_;
   bool with_kl_, controlled_, through_z_;
   SampleNoise<F, SampleKLBackwardArgs> noise_;
   int64_t row_ = 0;

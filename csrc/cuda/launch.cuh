@@ -51,9 +51,10 @@ inline int multiprocessors(int device) {
   return count;
 }
 
-// Blocks that keep a device busy: further work is done by the same blocks in turn.
+// Blocks that keep a device busy: further work is done by the same blocks in turn. As many rounds,
+// none of them short, whether a multiprocessor has two, three or four at a time.
 inline int64_t enough_blocks(int device) {
-  return 16 * static_cast<int64_t>(multiprocessors(device));
+  return 24 * static_cast<int64_t>(multiprocessors(device));
 }
 
 // kernel<<<grid, kThreads, shared>>>(args) on the context's stream and current device. An error is

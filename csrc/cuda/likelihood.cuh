@@ -11,22 +11,26 @@ namespace vae_fast::device {
 enum class Pass { value, gradients, both };
 
 // X: elements of x. kAdjacent: x of X, mean and logvar of S, all adjacent in a row.
-template <class S_, class X_, int kPack_, bool kAdjacent_>
+// kPlain: every input, and the gradients of mean and log-variance, in rows of whole packs at
+// aligned addresses, of which nothing is asked at run time.
+template <class S_, class X_, int kPack_, bool kAdjacent_, bool kPlain_ = false>
 struct LikelihoodForm {
   using S = S_;
   using X = X_;
   using T = Compute<S>;
   static constexpr int kPack = kPack_;
   static constexpr bool kAdjacent = kAdjacent_;
+  static constexpr bool kPlain = kPlain_;
 };
 
 // Blocks that are to fit on a multiprocessor: what keeps enough loads on their way, and registers
 // for all that a thread has at hand.
 template <class F, Pass kPass>
-constexpr int kLikelihoodBlocks = sizeof(typename F::S) == 8 ? 1
-                                  : !F::kAdjacent            ? 2
-                                  : kPass == Pass::value     ? 4
-                                                             : 2;
+constexpr int kLikelihoodBlocks = sizeof(typename F::S) == 8                                 ? 1
+                                  : !F::kAdjacent                                            ? 2
+                                  : kPass == Pass::value                                     ? 4
+                                  : F::kPlain && (kPass == Pass::gradients || F::kPack == 4) ? 3
+                                                                                             : 2;
 
 // The sums are, of value: the row's, and that of all; of gradients: the log-variance's. Where both
 // are made, all three.
@@ -59,7 +63,7 @@ class LikelihoodBody {
   static constexpr int P = F::kPack;
   static constexpr int kSums = kLikelihoodSums<kPass>;
   // Where registers are left, the next pack is sent for while one is worked on.
-  static constexpr bool kAhead = F::kAdjacent;
+  static constexpr bool kAhead = F::kAdjacent, kPlain = F::kPlain;
 
   __device__ __forceinline__ explicit LikelihoodBody(const LikelihoodCall<kPass>& call)
       : call_(call),
@@ -92,7 +96,7 @@ class LikelihoodBody {
       send(span);
       take();
     }
-    const bool unit = call_.inputs.logvar.data == nullptr;
+    const bool unit = !kPlain && call_.inputs.logvar.data == nullptr;
     T g_mean[P], g_logvar[P], g_x[P];
 #pragma unroll
     for (int i = 0; i < P; ++i) {
@@ -105,7 +109,7 @@ class LikelihoodBody {
       g_logvar[i] = bounds_.gate(raw, v, density.grad_logvar(T(0.5) * grad_));
       sums[kSums - 1][i] = g_logvar[i];
     }
-    if (kPass == Pass::value && call_.squares) {
+    if (kPass == Pass::value && !kPlain && call_.squares) {
 #pragma unroll
       for (int i = 0; i < P; ++i) sums[0][i] = squared_error(x_[i], mean_[i]);
     }
@@ -120,11 +124,11 @@ class LikelihoodBody {
       const int64_t row_start = row * call_.shape.cols;
       // The log-variance's gap is the mean's.
       const int64_t of_halves = row_start + row * call_.gradients.mean.row_gap;
-      write<S, F::kAdjacent>(call_.gradients.mean, of_halves, span, g_mean);
-      write<S, F::kAdjacent>(call_.gradients.logvar, of_halves, span, g_logvar);
+      write<S, F::kAdjacent, kPlain>(call_.gradients.mean, of_halves, span, g_mean);
+      write<S, F::kAdjacent, kPlain>(call_.gradients.logvar, of_halves, span, g_logvar);
       // Of an x that samples share, the gradient of each is summed later, and so not rounded.
       if constexpr (kPass == Pass::gradients)
-        write<X, false>(call_.gradients.x, row_start, span, g_x);
+        write<X, false, false>(call_.gradients.x, row_start, span, g_x);
     }
   }
 
@@ -153,17 +157,17 @@ class LikelihoodBody {
       if (i == span.low) sums[1][i] -= static_cast<T>(term);
   }
 
-  template <class E, bool kOnly>
+  template <class E, bool kOnly, bool kWhole>
   __device__ __forceinline__ static void write(const Output& out, int64_t row_start,
                                                const Span& span, const T (&values)[P]) {
-    if (out.data != nullptr && out.reduction == Reduction::full)
-      store<E, kOnly>(out, row_start, span, values);
+    if (kWhole || (out.data != nullptr && out.reduction == Reduction::full))
+      store<E, kOnly, kWhole>(out, row_start, span, values);
   }
 
   const LikelihoodCall<kPass>& call_;
-  Input<T, S, P, true> mean_, sent_mean_;
-  Input<T, X, P, F::kAdjacent> x_, sent_x_;
-  Input<T, S, P, F::kAdjacent> logvar_, sent_logvar_;
+  Input<T, S, P, true, kPlain> mean_, sent_mean_;
+  Input<T, X, P, F::kAdjacent, kPlain> x_, sent_x_;
+  Input<T, S, P, F::kAdjacent, kPlain> logvar_, sent_logvar_;
   Bounds<T> bounds_;
   T grad_;  // by the log-density of the row
   Place at_ = {0, 0};

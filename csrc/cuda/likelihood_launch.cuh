@@ -6,10 +6,24 @@
 
 namespace vae_fast::device {
 
-// f(form) with the form for these inputs, in packs of 16 bytes of mean. float32 x may stand beside
+// Whether the call is one of a plain form, with packs of that length.
+template <Pass kPass>
+bool is_plain(const LikelihoodCall<kPass>& call, int pack) {
+  const LikelihoodInputs& in = call.inputs;
+  const LikelihoodGradients& out = call.gradients;
+  return in.logvar.data != nullptr && !call.squares && call.shape.cols % pack == 0 &&
+         in_whole_packs(in.x, pack) && in_whole_packs(in.mean, pack) &&
+         in_whole_packs(in.logvar, pack) &&
+         (kPass == Pass::value || (in_whole_packs(out.mean, in.mean.dtype, pack) &&
+                                   in_whole_packs(out.logvar, in.mean.dtype, pack)));
+}
+
+// f(form) with the form for this call, in packs of 16 bytes of mean. float32 x may stand beside
 // half-precision mean.
-template <class F>
-void with_form(const LikelihoodInputs& in, const Problem& shape, F&& f) {
+template <Pass kPass, class F>
+void with_form(const LikelihoodCall<kPass>& call, F&& f) {
+  const LikelihoodInputs& in = call.inputs;
+  const Problem& shape = call.shape;
   const DType dtype = in.mean.dtype;
   const bool adjacent =
       all_adjacent(dtype, shape.cols, {in.logvar}) && all_adjacent(in.x.dtype, shape.cols, {in.x});
@@ -17,7 +31,10 @@ void with_form(const LikelihoodInputs& in, const Problem& shape, F&& f) {
     using S = decltype(element);
     constexpr int P = decltype(pack)::value;
     if (!adjacent) return f(LikelihoodForm<S, S, P, false>{});
-    if (in.x.dtype == dtype) return f(LikelihoodForm<S, S, P, true>{});
+    if (in.x.dtype == dtype) {
+      if (is_plain(call, P)) return f(LikelihoodForm<S, S, P, true, true>{});
+      return f(LikelihoodForm<S, S, P, true>{});
+    }
     f(LikelihoodForm<S, float, P, true>{});
   };
   switch (dtype) {
@@ -51,7 +68,7 @@ void launch_likelihood(const char* name, LikelihoodCall<kPass> call, const Conte
       return;
     }
   }
-  with_form(call.inputs, call.shape, [&](auto form) { run(form, std::false_type{}); });
+  with_form(call, [&](auto form) { run(form, std::false_type{}); });
 }
 
 }  // namespace vae_fast::device

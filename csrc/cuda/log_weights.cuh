@@ -100,6 +100,7 @@ class LogWeightsBackwardBody {
   using T = typename F::T;
   static constexpr int P = F::kPack;
   static constexpr bool kAhead = false;  // little is read for what is computed
+  static constexpr bool kPlain = false;
 
   __device__ __forceinline__ explicit LogWeightsBackwardBody(const LogWeightsBackwardArgs& args)
       : args_(args), in_(args.inputs), noise_(args) {}
@@ -197,7 +198,7 @@ template <class F>
 __global__ void __launch_bounds__(kThreads, (gaussian_blocks<F, true, false>()))
     log_weights_forward_kernel(const __grid_constant__ LogWeightsForward call) {
   LogWeightsForwardBody<F> body(call);
-  walk_rows<F::kPack>(
+  walk_rows<F::kPack, false>(
       call.walk, [&](Place at) { return body.enter(at); }, [](const Span&) {},
       [&](const Span& span, const Span&, bool) { body.visit(span); },
       [&](int64_t unit, bool there) { body.leave(unit, there); });

@@ -17,8 +17,10 @@ struct Span {
   bool full;
 };
 
-template <int P>
+// kPlain: every pack of a row is whole.
+template <int P, bool kPlain = false>
 __device__ __forceinline__ Span span_at(int64_t start, int64_t cols) {
+  if (kPlain) return {start, 0, P, true};
   const int64_t left = cols - start;
   const int low = start < 0 ? static_cast<int>(-start) : 0;
   const int high = left < P ? static_cast<int>(left) : P;
@@ -35,25 +37,26 @@ __device__ __forceinline__ void zero_outside(const Span& span, T (&values)[P]) {
 }
 
 // kAdjacent: elements of S, next to each other in a row; else whatever a View may say, of S or of
-// the type computed in. Not given: zeros.
-template <class T, class S, int P, bool kAdjacent>
+// the type computed in. Not given: zeros. kPlain: adjacent, given, and read in whole accesses.
+template <class T, class S, int P, bool kAdjacent, bool kPlain = false>
 class Input;
 
-template <class T, class S, int P>
-class Input<T, S, P, true> {
+template <class T, class S, int P, bool kPlain>
+class Input<T, S, P, true, kPlain> {
  public:
   __device__ __forceinline__ void enter(const View& view, Place at) {
-    row_ = view.data == nullptr ? nullptr
-                                : static_cast<const S*>(view.data) +
-                                      (at.sample * view.sample_stride + at.row * view.row_stride);
+    row_ = !kPlain && view.data == nullptr
+               ? nullptr
+               : static_cast<const S*>(view.data) +
+                     (at.sample * view.sample_stride + at.row * view.row_stride);
   }
   __device__ __forceinline__ const S* row() const { return row_; }
   // Whether load(start) may be used.
   __device__ __forceinline__ bool whole(int64_t start) const {
-    return row_ == nullptr || Pack<S, P>::aligned(row_ + start);
+    return kPlain || row_ == nullptr || Pack<S, P>::aligned(row_ + start);
   }
   __device__ __forceinline__ void load(int64_t start) {
-    if (row_ != nullptr)
+    if (kPlain || row_ != nullptr)
       pack_.load(row_ + start);
     else
       pack_ = {};
@@ -74,7 +77,7 @@ class Input<T, S, P, true> {
 };
 
 template <class T, class S, int P>
-class Input<T, S, P, false> {
+class Input<T, S, P, false, false> {
  public:
   __device__ __forceinline__ void enter(const View& view, Place at) {
     data_ = view.data;
@@ -135,26 +138,28 @@ __device__ __forceinline__ void fetch(const Span& span, Inputs&... inputs) {
   }
 }
 
-template <class S, class T, int P>
+template <class S, bool kPlain, class T, int P>
 __device__ __forceinline__ void store_as(void* data, int64_t row_start, const Span& span,
                                          const T (&values)[P]) {
   S* p = static_cast<S*>(data) + row_start + span.start;
   Pack<S, P> pack;
 #pragma unroll
   for (int i = 0; i < P; ++i) narrow(values[i], pack.at[i]);
-  if (span.full && Pack<S, P>::aligned(p)) {
+  if (kPlain || (span.full && Pack<S, P>::aligned(p))) {
     pack.store(p);
   } else {
     pack.store(p, span.low, span.high);
   }
 }
 
-// A pack of an output whose row begins at element row_start; of S, or of T.
-template <class S, bool kOnlyS, class T, int P>
+// A pack of an output whose row begins at element row_start; of S, or of T. kPlain: of whole packs
+// that are written in whole accesses.
+template <class S, bool kOnlyS, bool kPlain = false, class T, int P>
 __device__ __forceinline__ void store(const Output& out, int64_t row_start, const Span& span,
                                       const T (&values)[P]) {
-  if (kOnlyS || out.dtype == kDTypeOf<S>) return store_as<S>(out.data, row_start, span, values);
-  store_as<T>(out.data, row_start, span, values);
+  if (kOnlyS || out.dtype == kDTypeOf<S>)
+    return store_as<S, kPlain>(out.data, row_start, span, values);
+  store_as<T, false>(out.data, row_start, span, values);
 }
 
 }  // namespace vae_fast::device

@@ -27,7 +27,7 @@ void sample_log_weights_forward(const LogWeightsArgs& args, const Context& conte
   const Problem& shape = args.shape;
   const bool adjacent = all_adjacent(in.mean.dtype, shape.cols,
                                      {in.logvar, in.prior_mean, in.prior_logvar, args.eps});
-  with_form(in, adjacent, [&](auto form) {
+  with_form(in, adjacent, NeverPlain{}, [&](auto form) {
     using F = decltype(form);
     const int64_t at_once = samples_at_once(shape, F::kPack, context);
     const int64_t groups = (shape.samples + at_once - 1) / at_once;
@@ -47,7 +47,7 @@ void sample_log_weights_backward(const LogWeightsBackwardArgs& args, const Conte
   const bool adjacent =
       all_adjacent(in.mean.dtype, args.shape.cols,
                    {in.logvar, in.prior_mean, in.prior_logvar, args.eps, args.grad_z});
-  with_backward_form(in, sums, adjacent, [&](auto form, auto columns) {
+  with_backward_form(in, sums, adjacent, NeverPlain{}, [&](auto form, auto columns) {
     using F = BackwardForm<decltype(form)>;
     constexpr bool kColumns = decltype(columns)::value;
     Plan plan("sample_log_weights_backward", {1, args.shape.rows, args.shape.cols}, F::kPack,

@@ -19,6 +19,7 @@ class ScoreFunctionBody {
   using T = typename F::T;
   static constexpr int P = F::kPack;
   static constexpr bool kAhead = false;  // little is read for what is computed
+  static constexpr bool kPlain = false;
 
   __device__ __forceinline__ explicit ScoreFunctionBody(const ScoreFunctionArgs& args)
       : args_(args),

@@ -42,7 +42,8 @@ __device__ __forceinline__ Place place_in(const Problem& shape, int64_t row) {
 // visit(span, next, more) for each pack, with the one after it where there is more; and
 // leave(unit, there), to which the whole block comes: a unit is a row or a part of one, and the
 // last ones may not be there.
-template <int P, class Enter, class Send, class Visit, class Leave>
+// kPlain: rows are of whole packs, that begin where the row does.
+template <int P, bool kPlain, class Enter, class Send, class Visit, class Leave>
 __device__ __forceinline__ void walk_rows(const Walk& walk, Enter&& enter, Send&& send,
                                           Visit&& visit, Leave&& leave) {
   const int lane = threadIdx.x & (walk.lanes - 1), group = threadIdx.x >> walk.lane_bits;
@@ -54,16 +55,17 @@ __device__ __forceinline__ void walk_rows(const Walk& walk, Enter&& enter, Send&
     const int64_t unit = base + group;
     if (unit < units) {
       const int64_t row = walk.parts > 1 ? quotient(unit, walk.parts) : unit;
-      const int head = enter(place_in(walk.shape, row));
+      int head = enter(place_in(walk.shape, row));
+      if (kPlain) head = 0;
       const int64_t all = (walk.shape.cols + head + P - 1) / P;
       const int64_t begin = (unit - row * walk.parts) * walk.packs;
       const int64_t end = begin + walk.packs < all ? begin + walk.packs : all;
       int64_t k = begin + lane;
-      Span span = span_at<P>(k * P - head, walk.shape.cols);
+      Span span = span_at<P, kPlain>(k * P - head, walk.shape.cols);
       if (k < end) send(span);
       while (k < end) {
         k += walk.lanes;
-        const Span next = span_at<P>(k * P - head, walk.shape.cols);
+        const Span next = span_at<P, kPlain>(k * P - head, walk.shape.cols);
         visit(span, next, k < end);
         span = next;
       }
@@ -85,7 +87,7 @@ class Walker {
 
   __device__ __forceinline__ void by_rows() {
     T sum[kSums] = {};
-    walk_rows<P>(
+    walk_rows<P, Body::kPlain>(
         walk_, [&](Place at) { return body_.enter(at); },
         [&](const Span& span) {
           if constexpr (Body::kAhead) body_.send(span);
