@@ -49,17 +49,25 @@ def _distance(following: list[list[int]], start: int, goal: int) -> int | None:
 def loop_length(code: list[Instruction]) -> int | None:
     """Instructions of the shortest turn of the loop over packs, None where it is not made out.
 
-    A turn goes past every 16-byte load before the first exponential or logarithm, and past the
-    first logarithm if there is one: the inputs of a pack, and its noise.
+    A turn goes past the 16-byte loads of a pack before the first exponential or logarithm, and past
+    the first logarithm if there is one: its inputs, and its noise. Where the next pack is on its
+    way while one is worked on, loads are there twice, for the first pack of a row and for the
+    others: those count, and they may come anywhere in the loop.
     """
     texts = [instruction.text for instruction in code]
     costly = [i for i, text in enumerate(texts) if re.search(r"MUFU\.(?:EX2|LG2)", text)]
     if not costly:
         return None
-    way = [i for i in range(costly[0]) if re.search(r"\bLDG[\w.]*\.128", texts[i])]
-    way += [i for i in costly if "LG2" in texts[i]][:1]
-    if not way:
-        return None
+    loads = [i for i, text in enumerate(texts) if re.search(r"\bLDG[\w.]*\.128", text)]
+    noise = [i for i in costly if "LG2" in texts[i]][:1]
+    in_place = [i for i in loads if i < costly[0]] + noise
+    ahead = sorted([*loads[len(loads) // 2 :], (noise or costly)[0]])
     following = _successors(code)
-    legs = [_distance(following, a, b) for a, b in zip(way, [*way[1:], way[0]], strict=True)]
-    return None if None in legs else sum(leg for leg in legs if leg is not None)
+    turns = (_turn(following, way) for way in (in_place, ahead))
+    return min((turn for turn in turns if turn is not None), default=None)
+
+
+def _turn(following: list[list[int]], way: list[int]) -> int | None:
+    """Instructions executed on the way and back to its start."""
+    legs = [_distance(following, a, b) for a, b in zip(way, [*way[1:], *way[:1]], strict=True)]
+    return None if None in legs or not way else sum(leg for leg in legs if leg is not None)

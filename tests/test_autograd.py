@@ -245,7 +245,7 @@ def test_parameters_and_subclasses(backend: Backend) -> None:
     class Marked(Tensor):
         pass
 
-    mean, logvar = torch.randn(3, 4), torch.randn(3, 4)
+    mean, logvar = (torch.randn(3, 4, device=backend.device) for _ in range(2))
     plain = F.gaussian_kl(mean, logvar, backend=backend.name)
     parameter = torch.nn.Parameter(copy.deepcopy(mean))
     assert torch.equal(F.gaussian_kl(parameter, logvar, backend=backend.name).detach(), plain)

@@ -14,7 +14,7 @@ from ops.common import Arguments, Named
 from torch import Tensor
 
 POISONS = (math.nan, math.inf, -math.inf)
-WIDTHS, DTYPES = (3, 37, 1029), (torch.float32, torch.float64, torch.bfloat16)
+WIDTHS, DTYPES = (3, 40, 1029), (torch.float32, torch.float64, torch.bfloat16)
 EVERY_SIZE = tuple(itertools.product(WIDTHS, DTYPES))
 SOME_SIZES = tuple(zip(WIDTHS, DTYPES, strict=True))
 # A call's options, its poisoned argument, and the sizes that it is tried in.

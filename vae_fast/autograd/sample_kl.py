@@ -83,6 +83,7 @@ def sample_kl(
     control: KLControl,
     return_dims: bool,
     backend: str,
+    drawn: bool,  # the seed, for this call: nobody else has it
 ) -> tuple[Tensor, Tensor, Tensor | None]:
     if uses_dispatcher(mean, logvar, prior_mean, prior_logvar, eps):
         seed = None if seed is None else _seed.to_tensor(seed, mean.device)
@@ -91,7 +92,8 @@ def sample_kl(
             *bounds, *control, return_dims, backend,
         )  # fmt: skip
         return z, kl, dims if return_dims else None
-    options = (_seed.kept(seed), num_samples, event_dims, row_offset, bounds, control)
+    seed = seed if drawn else _seed.kept(seed)
+    options = (seed, num_samples, event_dims, row_offset, bounds, control)
     return _apply(
         mean, logvar, prior_mean, prior_logvar, eps, options, return_dims, _backends.get(backend)
     )

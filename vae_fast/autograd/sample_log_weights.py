@@ -102,6 +102,7 @@ def sample_log_weights(
     bounds: tuple[float, float],
     estimator: str,
     backend: str,
+    drawn: bool,  # the seed, for this call: nobody else has it
 ) -> tuple[Tensor, Tensor]:
     inputs = (mean, logvar, prior_mean, prior_logvar, eps)
     if uses_dispatcher(*inputs):
@@ -110,7 +111,8 @@ def sample_log_weights(
             *inputs, seed, num_samples, event_dims, row_offset, sample_offset, *bounds, estimator,
             backend,
         )  # fmt: skip
-    options = (_seed.kept(seed), num_samples, event_dims, row_offset, sample_offset, bounds)
+    seed = seed if drawn else _seed.kept(seed)
+    options = (seed, num_samples, event_dims, row_offset, sample_offset, bounds)
     return _apply(*inputs, options, estimator, _backends.get(backend))
 
 

@@ -83,7 +83,8 @@ def sample_log_weights(
     _checks.one_of("estimator", estimator, _checks.ESTIMATORS)
     bounds = _checks.bounds(logvar_min, logvar_max)
     name = _backends.choose(backend, device)
-    if eps is None and seed is None:
+    drawn = eps is None and seed is None
+    if drawn:
         seed = draw_seed(device, generator)
     arguments = (
         mean, logvar, prior_mean, prior_logvar, eps, seed, num_samples, event_dims, row_offset,
@@ -91,7 +92,7 @@ def sample_log_weights(
     )  # fmt: skip
     if name == "reference":
         return reference_estimators.sample_log_weights(*arguments)
-    return _sample_log_weights(*arguments, name)
+    return _sample_log_weights(*arguments, name, drawn)
 
 
 def importance_weighted_elbo(

@@ -87,7 +87,8 @@ def sample_kl(
     bounds = _checks.bounds(logvar_min, logvar_max)
     control = _checks.kl_control(free_bits, balance)
     name = _backends.choose(backend, device)
-    if eps is None and seed is None:
+    drawn = eps is None and seed is None
+    if drawn:
         seed = draw_seed(device, generator)
     arguments = (
         mean, logvar, prior_mean, prior_logvar, eps, seed, num_samples, event_dims, row_offset,
@@ -96,7 +97,7 @@ def sample_kl(
     if name == "reference":
         z, kl, dims = reference.sample_kl(*arguments)
     else:
-        z, kl, dims = _sample_kl(*arguments, name)
+        z, kl, dims = _sample_kl(*arguments, name, drawn)
     return (z, kl) if dims is None else (z, kl, dims)
 
 
