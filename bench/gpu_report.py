@@ -7,6 +7,7 @@ one file each a machine, and writes ``docs/performance.md`` again.
 from __future__ import annotations
 
 import json
+import re
 import sys
 from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
@@ -17,11 +18,19 @@ from bench.results import FOLDER
 from bench.tables import show_time, table
 
 CHECKS = FOLDER / "gpu-check"
+NOT_CHECKED = "No GPU has been checked yet."
 Check = dict[str, Any]
 
 
 def _backends(check: Check) -> list[str]:
     return list(check.get("figures") or {})
+
+
+def _short(kernel: str) -> str:
+    """A kernel's name without namespaces, types of arguments, and what templates make of it."""
+    plain = re.sub(r"\((?:anonymous namespace|int|bool)\)", "", kernel)
+    name = re.split(r"[<(]", plain, maxsplit=1)[0]
+    return name.split("::")[-1].split()[-1]
 
 
 def about(check: Check) -> str:
@@ -114,9 +123,10 @@ def kernels(check: Check) -> str:
     return table(
         ("backend", "kernel", "of a call", "time"),
         (
-            (each["backend"], f"`{name[:60]}`", str(calls), show_time(seconds))
+            (each["backend"], f"`{_short(name)}`", str(calls), show_time(seconds))
             for each in check.get("stages") or ()
             for name, calls, seconds in each["kernels"]
+            if calls > 0  # else of the gradients' first accumulation
         ),
     )
 
@@ -137,18 +147,13 @@ def stored() -> list[Path]:
 
 
 def blocks(paths: Iterable[Path]) -> dict[str, str]:
-    """The text of each place in the document; several GPUs stand one below the other."""
-    checks = [json.loads(path.read_text()) for path in paths]
-    heading = len(checks) > 1
-    return {
-        name: "\n\n".join(
-            part
-            for check in checks
-            for part in (*([f"**{check['machine']['device']}**"] if heading else []), make(check))
-        )
-        or tables.NOT_MEASURED
+    """The text of each place in the document; checks stand one below the other."""
+    checks = {path.stem: json.loads(path.read_text()) for path in paths}
+    headed = {
+        name: [part for stem, check in checks.items() for part in (f"**`{stem}`**", make(check))]
         for name, make in TABLES.items()
     }
+    return {name: "\n\n".join(parts) or NOT_CHECKED for name, parts in headed.items()}
 
 
 def keep(folder: Path) -> list[Path]:

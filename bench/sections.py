@@ -195,6 +195,8 @@ def peaks(plan: Plan) -> Iterator[Row]:
             names = [peer.name for peer in peers.present(name, setting)]
             if plan.peers is not None:
                 names = [peer for peer in names if peer in plan.peers]
+            # A graph's memory is a pool that stays: its calls take none.
+            names = [peer for peer in names if not peers.BY_NAME[peer].options]
             if plan.quick:
                 names = [peers.OURS, peers.EAGER]
             label = size.label(OPS[name]) if name in OPS else MODELS[name].label(size)

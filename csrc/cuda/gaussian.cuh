@@ -15,14 +15,16 @@ constexpr int gaussian_blocks() {
   if (sizeof(typename F::S) == 8) return 1;
   if (!F::kAdjacent) return kSample && kBackward ? 1 : 2;
   if (kSample && F::kPlain) return F::kPack == 4 ? 3 : 2;
+  if (kSample && kBackward && F::kPack == 8 && kCapability >= 120) return 1;
   if (kSample) return F::kGeneral && F::kPack == 8 ? 1 : 2;
   if (!F::kGeneral && F::kPack == 4) return 4;
   return (F::kGeneral ? 3 : 4) - (kBackward ? 1 : 0);
 }
 
 // Whether the next pack is sent for while one is worked on: where registers are left.
-template <class F>
-constexpr bool kGaussianAhead = F::kPlain || (F::kAdjacent && !F::kGeneral && F::kPack == 4);
+template <class F, bool kSample>
+constexpr bool kGaussianAhead =
+    F::kPlain || (kSample && F::kAdjacent && !F::kGeneral && F::kPack == 4);
 
 // mean, logvar and the prior at a pack.
 template <class F>
@@ -107,7 +109,7 @@ class GaussianForwardBody {
   using S = typename F::S;
   using T = typename F::T;
   static constexpr int P = F::kPack;
-  static constexpr bool kAhead = kGaussianAhead<F>, kPlain = F::kPlain;
+  static constexpr bool kAhead = kGaussianAhead<F, kSample>, kPlain = F::kPlain;
 
   __device__ __forceinline__ explicit GaussianForwardBody(const GaussianForward& call)
       : call_(call),
@@ -187,7 +189,7 @@ class GaussianBackwardBody {
   using S = typename F::S;
   using T = typename F::T;
   static constexpr int P = F::kPack;
-  static constexpr bool kAhead = kGaussianAhead<F>, kPlain = F::kPlain;
+  static constexpr bool kAhead = kGaussianAhead<F, kSample>, kPlain = F::kPlain;
 
   __device__ __forceinline__ GaussianBackwardBody(const SampleKLBackwardArgs& args, bool controlled)
       : args_(args),

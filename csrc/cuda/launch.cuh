@@ -13,6 +13,14 @@ namespace vae_fast::device {
 
 constexpr int kThreads = 256;  // of a block, in every kernel
 
+// The compute capability that code is compiled for, times ten: ptxas spills on some where it does
+// not on others.
+#if defined(__CUDA_ARCH__)
+constexpr int kCapability = __CUDA_ARCH__ / 10;
+#else
+constexpr int kCapability = 0;
+#endif
+
 inline void check(cudaError_t status, const std::string& what) {
   if (status == cudaSuccess) return;
   throw std::runtime_error("vae_fast: " + what + ": " + cudaGetErrorName(status) + ", " +

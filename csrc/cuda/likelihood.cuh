@@ -26,11 +26,14 @@ struct LikelihoodForm {
 // Blocks that are to fit on a multiprocessor: what keeps enough loads on their way, and registers
 // for all that a thread has at hand.
 template <class F, Pass kPass>
-constexpr int kLikelihoodBlocks = sizeof(typename F::S) == 8                                 ? 1
-                                  : !F::kAdjacent                                            ? 2
-                                  : kPass == Pass::value                                     ? 4
-                                  : F::kPlain && (kPass == Pass::gradients || F::kPack == 4) ? 3
-                                                                                             : 2;
+constexpr int likelihood_blocks() {
+  if (sizeof(typename F::S) == 8) return 1;
+  if (!F::kAdjacent) return 2;
+  if (kPass == Pass::value) return 4;
+  if (!F::kPlain) return 2;
+  if (kPass == Pass::gradients) return kCapability < 80 ? 2 : 3;
+  return F::kPack == 4 && kCapability < 100 ? 3 : 2;
+}
 
 // The sums are, of value: the row's, and that of all; of gradients: the log-variance's. Where both
 // are made, all three.
@@ -63,7 +66,8 @@ class LikelihoodBody {
   static constexpr int P = F::kPack;
   static constexpr int kSums = kLikelihoodSums<kPass>;
   // Where registers are left, the next pack is sent for while one is worked on.
-  static constexpr bool kAhead = F::kAdjacent, kPlain = F::kPlain;
+  static constexpr bool kPlain = F::kPlain;
+  static constexpr bool kAhead = kPlain || (F::kAdjacent && kPass != Pass::value);
 
   __device__ __forceinline__ explicit LikelihoodBody(const LikelihoodCall<kPass>& call)
       : call_(call),
@@ -174,7 +178,7 @@ class LikelihoodBody {
 };
 
 template <class F, Pass kPass, bool kColumns>
-__global__ void __launch_bounds__(kThreads, (kLikelihoodBlocks<F, kPass>))
+__global__ void __launch_bounds__(kThreads, (likelihood_blocks<F, kPass>()))
     likelihood_kernel(const __grid_constant__ LikelihoodCall<kPass> call) {
   LikelihoodBody<F, kPass> body(call);
   Walker<typename F::T, F::kPack, kLikelihoodSums<kPass>, decltype(body)> walker(call.walk,
