@@ -111,7 +111,8 @@ def ratios(results: Results) -> Any:
         panel.minorticks_off()
         panel.grid(axis="x", alpha=0.3)
         panel.invert_yaxis()
-    figure.suptitle(f"Ratios, {cores} threads ({machine.title(results['machine'])})")
+    where = "" if results["machine"]["accelerator"] else f", {cores} threads"
+    figure.suptitle(f"Ratios{where} ({machine.title(results['machine'])})")
     used = {name: _patch(colours[name]) for name in names}
     figure.legend(used.values(), used, loc="outside lower center", ncols=min(5, len(used)))
     return figure

@@ -62,6 +62,8 @@ def test_where_a_tensor_begins_does_not_matter(
         if backend.name == "cuda" and name != "z":
             largest = tensor.abs().max().item()
             rounding = 4 * torch.finfo(torch.float32).eps * largest
-            torch.testing.assert_close(got[name], tensor, rtol=torch.finfo(dtype).eps, atol=rounding)
+            torch.testing.assert_close(
+                got[name], tensor, rtol=torch.finfo(dtype).eps, atol=rounding
+            )
         else:
             assert torch.equal(got[name], tensor), name
