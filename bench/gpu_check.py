@@ -33,7 +33,7 @@ SUITE = ("sample_kl", "negative_elbo", "elbo", "mlp784", "conv64", "tabular20000
 MEASURED = {
     "figures": (("bench.gpu",), 200),
     "stages": (("bench.stages", "--device", "cuda"), 60),
-    "suite": (("bench.run", "--device", "cuda", "--ahead", *SUITE), 900),
+    "suite": (("bench.run", "--device", "cuda", "--ahead", *SUITE), 1800),
 }
 PARTS = ("tests", *MEASURED)
 GRACE = 20  # for what is under way when the time for tests is over
