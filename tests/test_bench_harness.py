@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import sys
 import time
+from pathlib import Path
 
 import bench_folder  # noqa: F401
 import pytest
 import torch
 
-from bench import counts, device, floor, harness, limit, memory, peers, stages
+from bench import ahead, counts, device, floor, harness, limit, memory, peers, stages
 from bench.device import Setting
 from bench.ops import OPS, Size
 from bench.workload import Workload
@@ -106,6 +107,18 @@ def test_each_stage_of_a_small_call_is_timed() -> None:
     (_, first, added), *more = stages.rows(took)
     assert added is None
     assert first + sum(each for _, _, each in more) == pytest.approx(more[-1][1])
+
+
+@pytest.mark.slow
+def test_peers_are_compiled_ahead(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """In other processes, each piece once; what they compiled is in the cache."""
+    monkeypatch.setenv("TORCHINDUCTOR_CACHE_DIR", str(tmp_path))
+    noise = ahead.Piece("noise", OPS["noise"].sizes[0], "float32")
+    assert ahead.compile_all([noise, noise], "cpu", (peers.OURS, peers.EAGER)) == {noise: {}}
+    assert list(tmp_path.iterdir()) == []
+    ((piece, seconds),) = ahead.compile_all([noise, noise], "cpu", None).items()
+    assert piece == noise and list(seconds) == [peers.COMPILED] and seconds[peers.COMPILED] > 0
+    assert any(tmp_path.iterdir())
 
 
 def test_inputs_do_not_stay_in_the_last_level_cache() -> None:
