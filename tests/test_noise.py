@@ -7,6 +7,7 @@ import math
 import sys
 from pathlib import Path
 
+import numpy as np
 import oracle
 import pytest
 import torch
@@ -16,6 +17,7 @@ from tolerances import KOLMOGOROV_QUANTILE, NOISE, NORMAL_QUANTILE, arithmetic, 
 from torch import Tensor
 
 import vae_fast.functional as F
+from vae_fast._backends import _native
 
 DATA = Path(__file__).parent / "data"
 VECTORS = json.loads((DATA / "noise_vectors.json").read_text())["noise"]
@@ -200,3 +202,16 @@ def test_independence(backend: Backend) -> None:
 def test_a_row_is_not_repeated(backend: Backend) -> None:
     rows = make((4096, 8), backend, num_samples=2).flatten(0, 1)
     assert torch.unique(rows, dim=0).shape[0] == rows.shape[0]
+
+
+@pytest.mark.parametrize("seed", [0, 0x9E3779B97F4A7C15, 2**64 - 1])
+def test_a_cuda_generators_draw_is_of_its_philox_block(seed: int) -> None:
+    """As ``random_`` has it: the first word is the upper half (``tests/gpu/test_seeds.py``)."""
+    if _native.missing is not None:
+        pytest.skip(_native.missing.reason)
+    for offset in (0, 4, 2**34 - 4, 2**34, 2**63):
+        block = np.array([offset // 4], dtype=np.uint64)
+        zero = np.zeros_like(block)
+        words = oracle.philox4x32_10([block & oracle.WORD, block >> oracle.HALF, zero, zero], seed)
+        want = int(words[0][0]) << 32 | int(words[1][0])
+        assert _native.module.cuda_draw(seed, offset) == want

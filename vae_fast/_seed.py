@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import threading
+from functools import cache
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -27,15 +29,42 @@ class _Drawn(threading.local):
 _drawn = _Drawn()
 
 
+# By how much ``random_`` moves a CUDA generator's offset for a tensor of one element.
+_OFFSETS_A_DRAW = 4
+_cuda_generators = threading.Lock()  # between the reading of an offset and its writing
+
+
+@cache
+def _native() -> Any:
+    """The compiled module, or None: loaded where a tensor first asks for it."""
+    from vae_fast._backends import _native
+
+    return _native.module
+
+
 def draw(device: torch.device, generator: torch.Generator | None) -> int | Tensor:
     """A fresh seed from ``generator`` or the device's default generator.
 
-    On the CPU a Python int in [0, 2**64); elsewhere a 0-dim int64 tensor on the device, so that
-    nothing waits for it and a captured CUDA graph draws a new one at each replay.
+    A Python int in [0, 2**64) where the generator's state is on the CPU: CUDA's is, with the
+    compiled module to compute what the device would. Else, and where a CUDA graph is captured,
+    which is to draw a new one at each replay, a 0-dim int64 tensor. Nothing waits for the device.
     """
     if device == _CPU:
         _drawn.tensor.random_(_LOWEST, None, generator=generator)
         return _drawn.bits[0]
+    if device.type == "cuda" and not torch.cuda.is_current_stream_capturing():
+        native = _native()
+        if native is not None:
+            source = torch.cuda.default_generators[device.index] if generator is None else generator
+            with _cuda_generators:
+                offset = source.get_offset()
+                source.set_offset(offset + _OFFSETS_A_DRAW)
+            return native.cuda_draw(source.initial_seed(), offset)
+    return draw_tensor(device, generator)
+
+
+def draw_tensor(device: torch.device, generator: torch.Generator | None) -> Tensor:
+    """The seed that ``draw`` would return, as a 0-dim int64 tensor, drawn on the device."""
     seed = torch.empty((), dtype=torch.int64, device=device)
     return seed.random_(_LOWEST, None, generator=generator)
 

@@ -5,6 +5,7 @@
 // Arguments have been checked in vae_fast.functional; the GIL is released while a kernel runs.
 
 #include "bindings/arguments.h"
+#include "common/philox.h"
 #include "cpu/kernels.h"
 #if defined(VF_HAVE_CUDA)
 #include "bindings/cuda.h"
@@ -58,6 +59,15 @@ double value(Object tensor) {
   const TensorView view = read(tensor);
   return view.is_double() ? *static_cast<const double*>(view.data)
                           : *static_cast<const float*>(view.data);
+}
+
+// What Tensor.random_ writes to an int64 tensor of one element on a CUDA device whose generator has
+// this seed and this offset, a multiple of 4: the first two words of a Philox block.
+uint64_t cuda_draw(uint64_t seed, uint64_t offset) {
+  const uint64_t block = offset / 4;
+  uint32_t words[4] = {static_cast<uint32_t>(block), static_cast<uint32_t>(block >> 32), 0, 0};
+  device::philox4x32_10(words, seed);
+  return static_cast<uint64_t>(words[0]) << 32 | words[1];
 }
 
 void noise(Object eps, Samples samples, int event_dims, Object seed, Object row_offset,
@@ -260,6 +270,7 @@ PYBIND11_MODULE(_C, m) {
   m.def("build_info", &build_info);  // how the module was built, and what it runs on
   m.def("connect", &connect);
   m.def("value", &value);
+  m.def("cuda_draw", &cuda_draw);
   m.def("noise", &noise);
   m.def("sample_kl_forward", &sample_kl_forward);
   m.def("sample_kl_backward", &sample_kl_backward);

@@ -50,7 +50,7 @@ _noise_op = register(
 _draw_seed_op = register(
     "draw_seed",
     "(Device device) -> Tensor",
-    lambda device: _seed.to_tensor(_seed.draw(device, None), device),
+    lambda device: _seed.draw_tensor(device, None),
     lambda device: torch.empty((), dtype=torch.int64, device=device),
     tags=(torch.Tag.nondeterministic_seeded,),
 )
