@@ -41,7 +41,8 @@ GRACE = 20  # for what is under way when the time for tests is over
 # else, all. Side by side: most of their time is compilation, on the host.
 TESTS = (
     "test_parity.py", "test_noise.py", "test_accuracy.py", "test_rows.py", "test_determinism.py",
-    "test_mixed_precision.py", "test_autograd.py", "test_triton.py", "test_alignment.py",
+    "test_mixed_precision.py", "test_autograd.py", "test_triton.py", "test_triton_replay.py",
+    "test_alignment.py",
 )  # fmt: skip
 SELECTED = {"cuda": "cuda and not cuda_host and not triton", "triton": "triton"}
 WORKERS = 6  # for each backend

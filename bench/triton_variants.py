@@ -291,9 +291,10 @@ def _tile_elements(arguments: tuple[Any, ...]) -> int:
 def compiled(variant: Variant, target: str) -> list[Compiled]:
     """The kernels that the variant's forward and backward passes launch, for the target."""
     import vae_fast._backends.triton  # noqa: F401  # so that vae_fast.kernels is found
+    from vae_fast.kernels import replay
 
     found: list[tuple[str, Any, tuple[Any, ...]]] = []
-    with _compile_only(target, found):
+    with _compile_only(target, found), replay.disabled():
         CALLS[variant.op](variant)
     return [
         Compiled(

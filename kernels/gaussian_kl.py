@@ -10,6 +10,7 @@ from torch import Tensor
 
 from vae_fast._backends import Needs
 from vae_fast._control import KLControl
+from vae_fast.kernels.arguments import control_arguments
 from vae_fast.kernels.gaussian import (
     at_least,
     clamp,
@@ -20,7 +21,8 @@ from vae_fast.kernels.gaussian import (
     kl_upstream,
     kl_value,
 )
-from vae_fast.kernels.launch import Call, control_arguments, gradient_forms, upstream
+from vae_fast.kernels.launch import Call, gradient_forms, upstream
+from vae_fast.kernels.replay import replayed
 from vae_fast.kernels.tile import (
     ABSENT,
     add_gradient,
@@ -202,6 +204,7 @@ def gaussian_kl_bwd_kernel(
     store_sums(outputs, sums, group, pid, at, cols, GRADS, T)
 
 
+@replayed
 def gaussian_kl_forward(
     mean: Tensor,  # [*batch, *event]
     logvar: Tensor,  # broadcastable to mean
@@ -222,6 +225,7 @@ def gaussian_kl_forward(
     return kl
 
 
+@replayed
 def gaussian_kl_backward(
     grad_kl: Tensor,  # [*batch]
     mean: Tensor,

@@ -24,6 +24,7 @@ from vae_fast.kernels.launch import FULL as FULL_
 from vae_fast.kernels.launch import ROW as ROW_
 from vae_fast.kernels.launch import WRAPPED as WRAPPED_
 from vae_fast.kernels.launch import Call, gradient_forms, upstream
+from vae_fast.kernels.replay import replayed
 from vae_fast.kernels.tile import (
     ABSENT,
     add_gradient,
@@ -186,6 +187,7 @@ def _forward(
     return ll
 
 
+@replayed
 def gaussian_log_likelihood_forward(
     x: Tensor,  # [*batch, *event], or without the leading dimension of mean
     mean: Tensor,  # [*batch, *event]
@@ -196,6 +198,7 @@ def gaussian_log_likelihood_forward(
     return _forward(x, mean, logvar, event_dims, bounds, False)
 
 
+@replayed
 def squared_error_forward(
     x: Tensor,  # [*batch, *event], or without the leading dimension of mean
     mean: Tensor,  # [*batch, *event]
@@ -204,6 +207,7 @@ def squared_error_forward(
     return _forward(x, mean, None, event_dims, NO_BOUNDS, True)
 
 
+@replayed
 def gaussian_log_likelihood_backward(
     grad_ll: Tensor,  # [*batch] of mean, or of x
     x: Tensor,

@@ -13,8 +13,9 @@ import triton.language as tl
 from torch import Tensor
 
 from vae_fast._backends.reference import compute_dtype
-from vae_fast.kernels.launch import WEIGHT_ROWS, WEIGHT_TILE, current, launch, power_of_two
+from vae_fast.kernels.launch import WEIGHT_ROWS, WEIGHT_TILE, launch, power_of_two
 from vae_fast.kernels.math import exp, log
+from vae_fast.kernels.replay import current, new, replayed
 
 
 @triton.jit
@@ -72,6 +73,7 @@ def importance_weighted_elbo_fwd_kernel(
         tl.store(p_weights + (sample * rows + row), relative_weight(b, largest) / total, mask=m)
 
 
+@replayed
 def importance_weighted_elbo_forward(
     log_weights: Tensor,  # [K, *batch], K >= 1
 ) -> tuple[Tensor, Tensor]:
@@ -81,8 +83,8 @@ def importance_weighted_elbo_forward(
     values = log_weights.resolve_neg()
     values = values.reshape(samples, -1) if values.numel() else values.new_empty(samples, 0)
     rows = values.shape[1]
-    bound = torch.empty(batch, dtype=compute, device=values.device)
-    weights = torch.empty(log_weights.shape, dtype=compute, device=values.device)
+    bound = new(batch, compute, values.device)
+    weights = new(log_weights.shape, compute, values.device)
     width = min(WEIGHT_ROWS, power_of_two(rows))
     height = min(WEIGHT_TILE // width, power_of_two(samples))
     with current(values.device):

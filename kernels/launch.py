@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import math
-import struct
 from collections.abc import Sequence
-from contextlib import nullcontext
 from typing import Any, NamedTuple
 
 import torch
@@ -14,9 +12,9 @@ from torch import Tensor
 
 from vae_fast._backends import Needs
 from vae_fast._backends.reference import compute_dtype
-from vae_fast._control import NO_CONTROL, KLControl
 from vae_fast.kernels import tile
 from vae_fast.kernels.finish import finish_kernel
+from vae_fast.kernels.replay import current, new, note_launch
 
 ABSENT, FULL, WRAPPED, ROW, COLUMN, SCALAR, HALF = (
     form.value
@@ -151,29 +149,9 @@ def gradient_forms(
     return [form(tensor, need) for tensor, need in zip(tensors, needs, strict=True)]
 
 
-def signed(value: int) -> int:
-    """The int64 with the low 64 bits of ``value``."""
-    return (value + 2**63) % 2**64 - 2**63
-
-
 def power_of_two(count: int) -> int:
     """The least power of two that is no less than ``count``."""
     return 1 << max(0, count - 1).bit_length()
-
-
-def as_argument(value: float, compute: torch.dtype) -> float | int:
-    """A number as an argument of a kernel. Triton passes a float as float32, which is too short
-    for float64: of that the bits go, as an int64."""
-    if compute is torch.float64:
-        return struct.unpack("<q", struct.pack("<d", value))[0]
-    return float(value)
-
-
-def control_arguments(control: KLControl, compute: torch.dtype) -> tuple[float | int | None, ...]:
-    """``control`` as arguments of a kernel: None each where nothing is to be done."""
-    if control == NO_CONTROL:
-        return (None,) * len(control)
-    return tuple(as_argument(value, compute) for value in control)
 
 
 class Call:
@@ -249,7 +227,7 @@ class Call:
         return Tiling(height, lanes, align, shift, flat, tl.float64 if double else tl.float32)
 
     def new(self, shape: Sequence[int], dtype: torch.dtype | None = None) -> Tensor:
-        return torch.empty(tuple(shape), dtype=dtype or self.compute, device=self.device)
+        return new(shape, dtype or self.compute, self.device)
 
     def summed(self, out: Tensor, parts: int) -> Tensor:
         """Where the kernel leaves ``parts`` partial sums of each value of ``out``."""
@@ -279,16 +257,12 @@ class Call:
                 _finish(self.parts)
 
 
-def current(device: torch.device) -> Any:
-    """Triton launches on the current device."""
-    if device.type == "cpu":
-        return nullcontext()
-    return torch.get_device_module(device).device(device)
-
-
 def launch(kernel: Any, programs: int, *arguments: Any) -> None:
     # Contraction is off: where a fused multiply-add is wanted, the kernels say so.
-    kernel[(programs,)](*arguments, num_warps=WARPS, num_stages=1, enable_fp_fusion=False)
+    compiled = kernel[(programs,)](
+        *arguments, num_warps=WARPS, num_stages=1, enable_fp_fusion=False
+    )
+    note_launch(kernel, compiled, programs, arguments)
 
 
 def _finish(sums: list[Part]) -> None:

@@ -14,6 +14,7 @@ from torch import Tensor
 
 from vae_fast._backends import Needs
 from vae_fast._backends.reference import compute_dtype
+from vae_fast.kernels.arguments import as_argument
 from vae_fast.kernels.gaussian import gate, log_density_grad_logvar
 from vae_fast.kernels.gaussian_log_likelihood import (
     SIZES,
@@ -22,8 +23,9 @@ from vae_fast.kernels.gaussian_log_likelihood import (
     load_density,
     samples_of,
 )
-from vae_fast.kernels.launch import Call, as_argument, contiguous, gradient_forms
+from vae_fast.kernels.launch import Call, contiguous, gradient_forms
 from vae_fast.kernels.math import number
+from vae_fast.kernels.replay import replayed
 from vae_fast.kernels.tile import (
     add_gradient,
     is_whole,
@@ -132,6 +134,7 @@ def _beta(beta: float | Tensor, call: Call) -> tuple[Tensor | None, float | int]
     return None, as_argument(float(beta), call.compute)
 
 
+@replayed
 def negative_elbo_forward(
     x: Tensor,  # [*batch, *event]
     mean: Tensor,  # [*batch, *event], or with a leading sample axis

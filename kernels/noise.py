@@ -10,8 +10,10 @@ import triton.language as tl
 from torch import Tensor
 
 from vae_fast._seed import to_int
-from vae_fast.kernels.launch import Call, Tiling, contiguous, signed
+from vae_fast.kernels.arguments import SEED_WORDS, signed, words_of
+from vae_fast.kernels.launch import Call, Tiling, contiguous
 from vae_fast.kernels.random import normals, normals_singly
+from vae_fast.kernels.replay import new, replayed
 from vae_fast.kernels.tile import is_whole, load_elements, locate, offsets, plane, store_elements
 
 # How the noise of a tile is had.
@@ -21,7 +23,7 @@ BLOCKS = tl.constexpr(2)  # four elements a Philox block: tiles begin at whole b
 SINGLY = tl.constexpr(3)  # a Philox block an element, wherever a tile begins
 
 # Arguments that are not compiled in, whatever their value.
-KEY_SIZES = ("key_low", "key_high", "first")
+KEY_SIZES = (*SEED_WORDS, "first")
 
 
 @triton.jit
@@ -78,10 +80,6 @@ def noise_kernel(
         noise_tile(p_eps, key, first, sample, at, rows, cols, NOISE, True, T)
 
 
-def _signed_word(word: int) -> int:
-    return (word + 2**31) % 2**32 - 2**31
-
-
 class Noise:
     """Where the noise of a call comes from, as kernels take it."""
 
@@ -98,8 +96,7 @@ class Noise:
         self.first = signed(first)
         p_seed = seed if isinstance(seed, Tensor) else None
         value = seed if isinstance(seed, int) else 0
-        low, high = _signed_word(value), _signed_word(value >> 32)
-        self.arguments = (p_seed, low, high, self.first)
+        self.arguments = (p_seed, *words_of(value), self.first)
 
     def mode(self, tiling: Tiling) -> int:
         if self.eps is not None:
@@ -107,6 +104,7 @@ class Noise:
         return BLOCKS.value if tiling.ALIGN > 1 or tiling.SHIFT else SINGLY.value
 
 
+@replayed
 def noise(
     shape: tuple[int, ...],  # [*batch, *event]
     event_dims: int,
@@ -117,7 +115,7 @@ def noise(
     device: torch.device,
 ) -> Tensor:  # shape, behind num_samples where that is given
     full = shape if num_samples is None else (num_samples, *shape)
-    eps = torch.empty(full, dtype=dtype, device=device)
+    eps = new(full, dtype, device)
     # One row of all elements: what the rows are matters only to where it begins.
     first = row_offset * math.prod(shape[len(shape) - event_dims :])
     made = Noise(seed, first, device)

@@ -12,6 +12,7 @@ from torch import Tensor
 
 from vae_fast._backends import Needs
 from vae_fast._control import KLControl
+from vae_fast.kernels.arguments import control_arguments
 from vae_fast.kernels.gaussian import (
     at_least,
     clamp,
@@ -35,8 +36,9 @@ from vae_fast.kernels.gaussian_kl import (
 from vae_fast.kernels.launch import ABSENT as ABSENT_
 from vae_fast.kernels.launch import COLUMN as COLUMN_
 from vae_fast.kernels.launch import ROW as ROW_
-from vae_fast.kernels.launch import Call, contiguous, control_arguments, gradient_forms, upstream
+from vae_fast.kernels.launch import Call, contiguous, gradient_forms, upstream
 from vae_fast.kernels.noise import KEY_SIZES, NO_NOISE, Noise, load_key, noise_of_tile
+from vae_fast.kernels.replay import replayed
 from vae_fast.kernels.tile import (
     ABSENT,
     add_gradient,
@@ -218,6 +220,7 @@ def sample_kl_bwd_kernel(
     store_sums(outputs, sums, group, pid, at, cols, GRADS, T)
 
 
+@replayed
 def sample_kl_forward(
     mean: Tensor,  # [*batch, *event]
     logvar: Tensor,  # broadcastable to mean
@@ -252,6 +255,7 @@ def sample_kl_forward(
     return z, kl, dims
 
 
+@replayed
 def sample_kl_backward(
     grad_z: Tensor | None,  # shape of z
     grad_kl: Tensor | None,  # [*batch]

@@ -31,6 +31,7 @@ from vae_fast.kernels.gaussian_kl import (
 from vae_fast.kernels.launch import Call, contiguous, gradient_forms, upstream
 from vae_fast.kernels.math import exp
 from vae_fast.kernels.noise import KEY_SIZES, Noise, load_key, noise_of_tile
+from vae_fast.kernels.replay import replayed
 from vae_fast.kernels.tile import (
     ABSENT,
     ROW,
@@ -210,6 +211,7 @@ def sample_log_weights_bwd_kernel(
     store_sums(outputs, sums, group, pid, at, cols, GRADS, T)
 
 
+@replayed
 def sample_log_weights_forward(
     mean: Tensor,  # [*batch, *event]
     logvar: Tensor,  # broadcastable to mean
@@ -238,6 +240,7 @@ def sample_log_weights_forward(
     return z, ratio
 
 
+@replayed
 def sample_log_weights_backward(
     grad_z: Tensor | None,  # shape of z
     grad_log_ratio: Tensor | None,  # [*batch], behind num_samples where given

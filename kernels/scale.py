@@ -6,7 +6,8 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
-from vae_fast.kernels.launch import TILE, current, launch
+from vae_fast.kernels.launch import TILE, launch
+from vae_fast.kernels.replay import current, replayed
 
 
 @triton.jit
@@ -38,6 +39,7 @@ def scale_kernel(
             scale_block(p2, factor, start, count2, C)
 
 
+@replayed
 def scale_(gradients: tuple[Tensor | None, ...], factor: Tensor) -> None:
     """Multiplies each gradient (contiguous, at most three) by a 0-dim factor, in place."""
     given = [(g, g.numel()) for g in gradients if g is not None]

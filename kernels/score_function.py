@@ -14,6 +14,7 @@ from vae_fast.kernels.launch import ROW as ROW_
 from vae_fast.kernels.launch import Call, gradient_forms, upstream
 from vae_fast.kernels.math import exp
 from vae_fast.kernels.noise import KEY_SIZES, Noise, load_key, noise_of_tile
+from vae_fast.kernels.replay import replayed
 from vae_fast.kernels.tile import (
     add_gradient,
     is_whole,
@@ -98,6 +99,7 @@ def score_function_bwd_kernel(
     store_sum(p_grad_logvar, sums[1], group, pid, at, cols, GRADS.logvar, T)
 
 
+@replayed
 def score_function_backward(
     weight: Tensor,  # [*batch], behind num_samples where given
     mean: Tensor,  # [*batch, *event], of which shape and dtype matter

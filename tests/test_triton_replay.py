@@ -1,0 +1,59 @@
+"""A Triton call that is replayed launches what it launched when it was recorded."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+import torch
+from cases import Case
+from check import check
+from conftest import GPUS, INTERPRETED
+from test_triton import EVERY, kernels
+
+ROOT = Path(__file__).parents[1]
+pytest.importorskip("triton")
+
+
+def test_replayed_launches_are_those_of_a_recorded_call() -> None:
+    """On other tensors, with another seed and beta; and without a way through Triton."""
+    variables = {k: v for k, v in os.environ.items() if k != "TRITON_INTERPRET"}
+    variables["PYTHONPATH"] = os.pathsep.join([str(ROOT / "tests"), str(ROOT)])
+    done = subprocess.run(
+        [sys.executable, str(ROOT / "tests" / "replayed_launches.py")],
+        env=variables, capture_output=True, text=True, check=False,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    lines = [json.loads(line) for line in done.stdout.splitlines()]
+    assert {line["op"] for line in lines} >= {"sample_kl_backward", "noise", "scale_"}
+    for line in lines:
+        assert line["launches"] >= 1
+        assert line["alike"], line
+        assert line["through Triton"] == 0, line
+
+
+@pytest.mark.skipif(INTERPRETED or not GPUS, reason="nothing is replayed in the interpreter")
+@pytest.mark.parametrize("case", EVERY, ids=lambda case: f"{case.op}-{case}")
+def test_a_replayed_call_is_right(case: Case, monkeypatch: pytest.MonkeyPatch) -> None:
+    """triton: the third call of a shape, on values of its own, which goes past the launcher."""
+    for seed in (3, 2**63 + 1):
+        check(replace(case, seed=seed), "triton", GPUS[0])
+    with monkeypatch.context() as patched:
+        for name in ("launch", "scale", "importance_weighted_elbo"):
+            patched.setattr(kernels(name), "launch", None)
+        check(replace(case, seed=2**31), "triton", GPUS[0])
+
+
+@pytest.mark.skipif(INTERPRETED or not GPUS, reason="nothing is replayed in the interpreter")
+def test_what_is_replayed_is_of_the_layout(monkeypatch: pytest.MonkeyPatch) -> None:
+    """triton: one shape in every layout, dtype and alignment, again and again."""
+    for _ in range(2):
+        for op in ("sample_kl", "negative_elbo", "gaussian_kl"):
+            for layout in ("contiguous", "transposed", "sliced", "offset", "expanded", "negated"):
+                for dtype in (torch.float32, torch.bfloat16):
+                    check(Case(op, (6, 20), layout=layout, dtype=dtype), "triton", GPUS[0])
