@@ -1,68 +1,123 @@
-"""Compiles the peers' code in several processes before anything is timed.
+"""Prepares works in several processes at once, and has each measure its own when its turn comes.
 
-What they compile lies in the compiler's cache afterwards. A GPU that is there for minutes would
-else be left waiting for one core.
+A GPU that is there for minutes would else be left waiting for one core that traces and compiles.
+While one process measures, the others wait: the device and the cores are its own.
 """
 
 from __future__ import annotations
 
+import gc
 import multiprocessing
 import os
-from collections.abc import Iterable
-from concurrent.futures import ProcessPoolExecutor
+import traceback
+from collections.abc import Callable, Iterator
+from multiprocessing.connection import Connection
 from typing import Any, NamedTuple
 
 import torch
 
-from bench import machine, peers
-from bench.device import DTYPES, Setting
-from bench.ops import OPS, Size
-from bench.training_step import TrainingStep
-from bench.workload import Workload
+from bench import device, harness, machine
+from bench.sections import Limits, Plan, Row, Task, Work, make, rows
 
 
-class Piece(NamedTuple):
-    """Work of one op, or of a model, that is to be timed."""
-
-    name: str
-    size: Any  # of the op, or the model's batch size
-    dtype: str
+class _Failure(NamedTuple):
+    text: str
 
 
-Seconds = dict[Piece, dict[str, float]]  # that each peer took to compile
+def _tune_alone(lock: Any) -> None:
+    """Inductor times the configurations of a kernel while others compile: one process at a time."""
+    from torch._inductor.runtime.triton_heuristics import CachingAutotuner
+
+    time_all = CachingAutotuner.benchmark_all_configs
+
+    def alone(*arguments: Any, **options: Any) -> Any:
+        with lock:
+            return time_all(*arguments, **options)
+
+    CachingAutotuner.benchmark_all_configs = alone  # type: ignore[method-assign]
 
 
-def _alone() -> None:
-    """Each process has a core: the compiler, not imported yet, is to start no others."""
-    os.environ["TORCHINDUCTOR_COMPILE_THREADS"] = "1"
-
-
-def _compile(piece: Piece, device: str, names: tuple[str, ...]) -> dict[str, float]:
-    """Without our own code: what it compiles is little."""
-    setting = Setting(device, DTYPES[piece.dtype])
+def _prepare(plan: Plan, task: Task) -> Work | None:
+    """Unchecked, since that takes the device; None where there is no memory before its turn."""
     try:
-        if piece.name in OPS:
-            size = Size(*piece.size)
-            return Workload(OPS[piece.name], size, setting, names, check=False).compile_seconds
-        return TrainingStep(piece.name, piece.size, setting, names, check=False).compile_seconds
-    except torch.OutOfMemoryError:  # too many at once: it is compiled when its turn comes
-        return {}
+        return make(plan, task, check=False)
+    except torch.OutOfMemoryError:
+        return None
 
 
-def compile_all(pieces: Iterable[Piece], device: str, names: Iterable[str] | None) -> Seconds:
-    """The pieces, as many at once as there are cores; ``names`` of the peers, None for all."""
-    wanted = [peer.name for peer in peers.PEERS if peer.compiles]
-    chosen = tuple(name for name in wanted if names is None or name in names)
-    pieces = list(dict.fromkeys(pieces))
-    workers = max(1, min(machine.cores() - 2, len(pieces)))
+def _measure(plan: Plan, task: Task, work: Work | None, limits: Limits) -> list[Row]:
+    if work is None:
+        work = make(plan, task, check=False)
+    work.check()
+    return rows(plan, task, work, limits)
+
+
+def _attempt(action: Callable[..., Any], *arguments: Any) -> Any:
+    try:
+        return action(*arguments)
+    except Exception:
+        return _Failure(traceback.format_exc())
+
+
+def _serve(connection: Connection, plan: Plan, limits: Limits, lock: Any) -> None:
+    """Of each task says when it is prepared, and when told to measure it sends the rows."""
+    os.environ["TORCHINDUCTOR_COMPILE_THREADS"] = "1"  # each process has a core
+    on_cpu = plan.setting().kind == "cpu"
+    if not on_cpu:
+        _tune_alone(lock)
+    while (task := connection.recv()) is not None:
+        with harness.threads(task.threads):
+            work = _attempt(_prepare, plan, task)
+            failed = isinstance(work, _Failure)
+            connection.send(work if failed else None)
+            if not failed:
+                connection.recv()  # its turn
+                connection.send(_attempt(_measure, plan, task, work, limits))
+        del work
+        gc.collect()
+        if not on_cpu:
+            device.module(plan.device).empty_cache()
+
+
+def rows_of(
+    plan: Plan, chosen: list[Task], limits: Limits, processes: int | None = None
+) -> Iterator[tuple[Task, list[Row]]]:
+    """As ``sections.in_turn``, prepared in as many processes as there are cores to spare.
+
+    Raises:
+        RuntimeError: at the end, where some could not be prepared or measured.
+    """
+    count = min(processes or max(1, machine.cores() - 2), len(chosen))
     context = multiprocessing.get_context("spawn")
-    with ProcessPoolExecutor(workers, mp_context=context, initializer=_alone) as pool:
-        started = {
-            piece: pool.submit(_compile, piece._replace(size=_plain(piece.size)), device, chosen)
-            for piece in pieces
-        }
-        return {piece: each.result() for piece, each in started.items()}
-
-
-def _plain(size: Any) -> Any:
-    return tuple(size) if isinstance(size, Size) else size
+    lock = context.Lock()
+    started = []
+    for _ in range(count):
+        ours, theirs = context.Pipe()
+        process = context.Process(target=_serve, args=(theirs, plan, limits, lock), daemon=True)
+        process.start()
+        started.append((process, ours))
+    failures: list[str] = []
+    try:
+        for begin in range(0, len(chosen), count):
+            wave = list(zip(chosen[begin : begin + count], started, strict=False))
+            for task, (_, connection) in wave:
+                connection.send(task)
+            prepared = [(task, connection, connection.recv()) for task, (_, connection) in wave]
+            for task, connection, answer in prepared:
+                if answer is None:
+                    connection.send(None)
+                    answer = connection.recv()
+                if isinstance(answer, _Failure):
+                    failures.append(f"{task}: {answer.text}")
+                    print(failures[-1], flush=True)
+                else:
+                    yield task, answer
+        for _, connection in started:
+            connection.send(None)
+        for process, _ in started:
+            process.join()
+    finally:
+        for process, _ in started:
+            process.kill()
+    if failures:
+        raise RuntimeError("\n".join(failures))

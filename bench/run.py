@@ -12,7 +12,7 @@ import json
 import os
 import tempfile
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -47,27 +47,16 @@ def _peer_versions(plan: sections.Plan) -> tuple[dict[str, str], dict[str, str]]
     return there, skipped
 
 
-def _compile_ahead(plan: sections.Plan, chosen: Sequence[str]) -> ahead.Seconds:
-    pieces = [
-        *(sections.shapes(plan) if "comparisons" in chosen else ()),
-        *(sections.growth(plan) if "curves" in chosen else ()),
-    ]
-    start = time.perf_counter()
-    compiled = ahead.compile_all(pieces, plan.device, plan.peers)
-    print(f"compiled ahead: {len(compiled)} in {time.perf_counter() - start:.0f} s", flush=True)
-    return compiled
-
-
 def measure(
     plan: sections.Plan,
     chosen: Sequence[str],
-    compiled: ahead.Seconds,
+    rows_of: Callable[..., Iterator[tuple[sections.Task, list[sections.Row]]]],
     keep: Callable[[dict[str, Any]], None],
 ) -> dict[str, Any]:
     """The results of the chosen sections; those of the others are missing. ``keep`` gets what there
     is after each row, in case the machine is there no longer than that."""
     load = os.getloadavg()[0]
-    if load > 0.5 and not compiled:
+    if load > 0.5:
         print(f"The machine is busy (load {load:.1f}): other work is in these times.")
     versions, skipped = _peer_versions(plan)
     for name, reason in skipped.items():
@@ -89,17 +78,13 @@ def measure(
             "comparisons": [],
             "targets": [],
         }
-        parts = {
-            "comparisons": sections.comparisons(plan, limits, compiled),
-            "curves": sections.curves(plan, limits, compiled),
-            "memory": sections.peaks(plan),
-            "counts": sections.launches(plan),
-        }
-        for name in (name for name in parts if name in chosen):
-            results[name] = []
-            for row in parts[name]:
-                results[name].append(row)
-                keep(results)
+        results |= {name: [] for name in (*sections.TASKS, "memory") if name in chosen}
+        for task, rows in rows_of(plan, sections.tasks(plan, chosen), limits):
+            results[task.section] += rows
+            keep(results)
+        for row in sections.peaks(plan) if "memory" in chosen else ():
+            results["memory"].append(row)
+            keep(results)
         if "noise" in chosen and plan.device == "cpu":
             results["noise_ns"] = instruction_sets.measure_all(plan.seconds)
     results["targets"] = targets.judge_all(results)
@@ -118,7 +103,7 @@ def _arguments(program: str, description: str | None) -> argparse.ArgumentParser
     parser.add_argument("--peers", nargs="+", choices=list(peers.BY_NAME), help="default all")
     parser.add_argument(
         "--ahead", action="store_true",
-        help="compile all before anything is timed, on all cores; compile times are of that",
+        help="trace and compile in several processes at once, which then take turns to measure",
     )  # fmt: skip
     parser.add_argument("--quick", action="store_true", help="a few rounds, to see that it works")
     parser.add_argument("--out", type=Path, help="write the results here, no tables")
@@ -154,8 +139,8 @@ def main(
 
     with tempfile.TemporaryDirectory(ignore_cleanup_errors=True) as cache:
         os.environ["TORCHINDUCTOR_CACHE_DIR"] = cache
-        compiled = _compile_ahead(plan, wanted) if options.ahead else {}
-        results = measure(plan, wanted, compiled, write)
+        rows_of = ahead.rows_of if options.ahead else sections.in_turn
+        results = measure(plan, wanted, rows_of, write)
     for verdict in results["targets"]:
         print("  ".join(verdict))
     path = options.out or (FOLDER / f"{machine.slug(results['machine'])}.json" if stays else None)

@@ -1,14 +1,12 @@
-"""What a run measures, a function each: shapes and steps, curves, floors, memory, counts."""
+"""What a run measures: shapes and steps, curves and counts as tasks; limits, and peak memory."""
 
 from __future__ import annotations
 
 from collections.abc import Collection, Iterator
-from concurrent.futures import ThreadPoolExecutor
-from functools import partial
+from concurrent.futures import Future, ThreadPoolExecutor
 from typing import Any, NamedTuple
 
 from bench import counts, floor, harness, limit, machine, memory, peers
-from bench.ahead import Piece, Seconds
 from bench.device import DTYPES, Setting
 from bench.models import MODELS
 from bench.ops import OPS, Size
@@ -56,6 +54,16 @@ class Plan(NamedTuple):
         return sizes[:1] if self.quick else sizes
 
 
+class Task(NamedTuple):
+    """Work of one op, or of a model, and what is to be known of it."""
+
+    section: str  # comparisons, curves or counts
+    name: str
+    size: Any  # of the op, or the model's batch size
+    dtype: str
+    threads: int
+
+
 class Limits(NamedTuple):
     """What was measured of the machine in the same run."""
 
@@ -69,66 +77,6 @@ class Limits(NamedTuple):
             if row["op"] == name and row["direction"] == direction
         )
         return limit.seconds(least, self.bandwidth.get(threads), next(floors, None))
-
-
-def _make(name: str, size: Any, setting: Setting, chosen: Collection[str] | None = None) -> Work:
-    if name in OPS:
-        return Workload(OPS[name], size, setting, chosen)
-    return TrainingStep(name, size, setting, chosen)
-
-
-def shapes(plan: Plan) -> Iterator[Piece]:
-    """What ``comparisons`` times on all cores."""
-    for name in plan.names:
-        for dtype in plan.dtypes(name):
-            for size in plan.sizes(name):
-                yield Piece(name, size, dtype)
-
-
-def growth(plan: Plan) -> Iterator[Piece]:
-    """What ``curves`` times."""
-    for name in (name for name in plan.ops() if OPS[name].curved):
-        for dtype in plan.dtypes(name):
-            for size in OPS[name].curve(plan.setting().kind)[: 1 if plan.quick else None]:
-                yield Piece(name, size, dtype)
-
-
-def _measure(
-    name: str,
-    work: Work,
-    direction: str,
-    threads: int,
-    seconds: float,
-    limits: Limits,
-    compile_seconds: dict[str, float],
-) -> Row:
-    comparison = work.compare(direction, seconds)
-    least = work.least_bytes(direction)
-    at_best = limits.seconds(name, direction, threads, least)
-    ours = comparison.seconds(peers.OURS)
-    row: Row = {
-        "op": name,
-        "size": work.label,
-        "dtype": work.setting.dtype_name,
-        "direction": direction,
-        "threads": threads,
-        "rounds": len(comparison.rounds[peers.OURS]),
-        "compile_seconds": compile_seconds or work.compile_seconds,
-        "seconds": {peer: comparison.seconds(peer) for peer in comparison.rounds},
-        "ratios": comparison.ratios(peers.OURS),
-        "least_bytes": least,
-        "limit_seconds": at_best,
-        "of_limit": None if at_best is None else at_best / ours.middle,
-    }
-    if isinstance(work, Workload):
-        row["elements"] = work.op.elements(work.size)
-    shown = "  ".join(f"{peer} {ratio.middle:.2f}" for peer, ratio in row["ratios"].items())
-    print(
-        f"{threads} threads  {name} {work.label} {row['dtype']} {direction}: "
-        f"{ours.middle * 1e6:.1f} µs  {shown}",
-        flush=True,
-    )
-    return row
 
 
 def limits(plan: Plan) -> Limits:
@@ -153,80 +101,153 @@ def limits(plan: Plan) -> Limits:
     return Limits(bandwidth, floors)
 
 
-def comparisons(plan: Plan, limits: Limits, compiled: Seconds) -> Iterator[Row]:
-    """Forward and backward together at the shapes of each op, and the training steps.
-
-    ``compiled``: how long that took, where it was done before.
-    """
+def _shapes(plan: Plan) -> Iterator[Task]:
+    """Forward and backward together at the shapes of each op, and the training steps; on all
+    cores, and some on one."""
     for count in plan.threads():
-        with harness.threads(count):
-            for piece in shapes(plan):
-                name, size, dtype = piece
+        for name in plan.names:
+            for dtype in plan.dtypes(name):
                 if count != plan.threads()[0] and (name not in ONE_THREAD or dtype != "float32"):
                     continue
-                direction = OPS[name].directions[-1] if name in OPS else "step"
-                seconds = plan.seconds if name in OPS else plan.step_seconds
-                # Not kept, or it would be there while the next is made.
-                yield _measure(
-                    name, _make(name, size, plan.setting(dtype), plan.peers), direction, count,
-                    seconds, limits, compiled.get(piece, {}),
-                )  # fmt: skip
+                for size in plan.sizes(name):
+                    yield Task("comparisons", name, size, dtype, count)
 
 
-def curves(plan: Plan, limits: Limits, compiled: Seconds) -> Iterator[Row]:
+def _growth(plan: Plan) -> Iterator[Task]:
     """Every direction, from 2^10 elements up."""
-    for piece in growth(plan):
-        name, size, dtype = piece
-        work = _make(name, size, plan.setting(dtype), plan.peers)
-        for direction in OPS[name].directions:
-            yield _measure(
-                name, work, direction, machine.cores(), plan.curve_seconds, limits,
-                compiled.get(piece, {}),
-            )  # fmt: skip
-        del work
+    for name in (name for name in plan.ops() if OPS[name].curved):
+        for dtype in plan.dtypes(name):
+            for size in OPS[name].curve(plan.setting().kind)[: 1 if plan.quick else None]:
+                yield Task("curves", name, size, dtype, machine.cores())
+
+
+def _smallest(plan: Plan) -> Iterator[Task]:
+    for name in plan.names:
+        yield Task("counts", name, plan.sizes(name)[0], "float32", machine.cores())
+
+
+TASKS = {"comparisons": _shapes, "counts": _smallest, "curves": _growth}
+
+
+def tasks(plan: Plan, chosen: Collection[str]) -> list[Task]:
+    """Those of the chosen sections, in the order of the sections."""
+    return [task for section in TASKS if section in chosen for task in TASKS[section](plan)]
+
+
+def make(plan: Plan, task: Task, check: bool = True) -> Work:
+    """Compiles it, on the number of threads that torch has now."""
+    chosen = plan.peers
+    if task.section == "counts" and plan.quick:
+        chosen = (peers.OURS, peers.EAGER)
+    setting = plan.setting(task.dtype)
+    if task.name in OPS:
+        return Workload(OPS[task.name], task.size, setting, chosen, check)
+    return TrainingStep(task.name, task.size, setting, chosen, check)
+
+
+def rows(plan: Plan, task: Task, work: Work, limits: Limits) -> list[Row]:
+    """What there is to tell of the work: a row for each direction that is timed."""
+    if task.section == "counts":
+        return [_launches(task, work)]
+    if task.section == "curves":
+        directions, seconds = OPS[task.name].directions, plan.curve_seconds
+    elif task.name in OPS:
+        directions, seconds = OPS[task.name].directions[-1:], plan.seconds
+    else:
+        directions, seconds = ("step",), plan.step_seconds
+    return [_compared(task, work, direction, seconds, limits) for direction in directions]
+
+
+def in_turn(plan: Plan, chosen: list[Task], limits: Limits) -> Iterator[tuple[Task, list[Row]]]:
+    """Makes and measures one after another."""
+    for task in chosen:
+        with harness.threads(task.threads):
+            work = make(plan, task)
+            found = rows(plan, task, work, limits)
+        del work  # or it would be there while the next is made
+        yield task, found
+
+
+def _compared(task: Task, work: Work, direction: str, seconds: float, limits: Limits) -> Row:
+    comparison = work.compare(direction, seconds)
+    least = work.least_bytes(direction)
+    at_best = limits.seconds(task.name, direction, task.threads, least)
+    ours = comparison.seconds(peers.OURS)
+    row: Row = {
+        "op": task.name,
+        "size": work.label,
+        "dtype": work.setting.dtype_name,
+        "direction": direction,
+        "threads": task.threads,
+        "rounds": len(comparison.rounds[peers.OURS]),
+        "compile_seconds": work.compile_seconds,
+        "seconds": {peer: comparison.seconds(peer) for peer in comparison.rounds},
+        "ratios": comparison.ratios(peers.OURS),
+        "least_bytes": least,
+        "limit_seconds": at_best,
+        "of_limit": None if at_best is None else at_best / ours.middle,
+    }
+    if isinstance(work, Workload):
+        row["elements"] = work.op.elements(work.size)
+    shown = "  ".join(f"{peer} {ratio.middle:.2f}" for peer, ratio in row["ratios"].items())
+    print(
+        f"{task.threads} threads  {task.name} {work.label} {row['dtype']} {direction}: "
+        f"{ours.middle * 1e6:.1f} µs  {shown}",
+        flush=True,
+    )
+    return row
+
+
+def _launches(task: Task, work: Work) -> Row:
+    """Kernels or aten calls of a pass, and how much of a step is not matrix products."""
+    names = list(work.functions if isinstance(work, Workload) else work.steps)
+    steps = {peer: work.step(peer) for peer in names}
+    row: Row = {
+        "op": task.name, "size": work.label, "dtype": work.setting.dtype_name, "shares": {},
+    }  # fmt: skip
+    if work.setting.kind == "cpu":
+        row["calls"] = {peer: counts.calls(step) for peer, step in steps.items()}
+        if isinstance(work, TrainingStep):
+            row["shares"] = {p: counts.shares(s)._asdict() for p, s in steps.items()}
+    else:
+        kernels = {peer: counts.kernels(step, work.setting) for peer, step in steps.items()}
+        row["calls"] = {peer: sum(k.calls for k in made) for peer, made in kernels.items()}
+        row["kernel_seconds"] = {p: sum(k.seconds for k in made) for p, made in kernels.items()}
+    return row
 
 
 def peaks(plan: Plan) -> Iterator[Row]:
     """Peak memory of each peer, a process each."""
-    for name in (name for name in plan.names if name in MEMORY):
-        size: Any = LARGE if name in OPS else MODELS[name].batches[0]
-        for dtype in plan.dtypes(name):
-            setting = plan.setting(dtype)
-            names = [peer.name for peer in peers.present(name, setting)]
-            if plan.peers is not None:
-                names = [peer for peer in names if peer in plan.peers]
-            # A graph's memory is a pool that stays: its calls take none.
-            names = [peer for peer in names if not peers.BY_NAME[peer].options]
-            if plan.quick:
-                names = [peers.OURS, peers.EAGER]
-            label = size.label(OPS[name]) if name in OPS else MODELS[name].label(size)
-            # At once where they share no memory that is looked at: an allocator's is a process's.
-            with ThreadPoolExecutor(1 if plan.device == "cpu" else len(names)) as pool:
-                found = pool.map(partial(memory.peak, name, size, setting), names)
-            row = {
-                "op": name,
-                "size": label,
-                "dtype": dtype,
-                "bytes": dict(zip(names, found, strict=True)),
-            }
-            print(f"peak memory  {name} {label} {dtype}: {row['bytes']}", flush=True)
+    # At once where they share no memory that is looked at: an allocator's is a process's.
+    at_once = 1 if plan.device == "cpu" else max(1, machine.cores() - 2)
+    with ThreadPoolExecutor(at_once) as pool:
+        started = [(row, _start_peaks(plan, row, pool)) for row in _peak_rows(plan)]
+        for row, found in started:
+            row["bytes"] = {peer: future.result() for peer, future in found.items()}
+            print(f"peak memory  {row['op']} {row['size']} {row['dtype']}: {row['bytes']}",
+                  flush=True)  # fmt: skip
             yield row
 
 
-def launches(plan: Plan) -> Iterator[Row]:
-    """Kernels or aten calls of a pass, and how much of a step is not matrix products."""
-    for name in plan.names:
-        chosen = (peers.OURS, peers.EAGER) if plan.quick else plan.peers
-        work = _make(name, plan.sizes(name)[0], plan.setting(), chosen)
-        names = list(work.functions if isinstance(work, Workload) else work.steps)
-        steps = {peer: work.step(peer) for peer in names}
-        row: Row = {"op": name, "size": work.label, "dtype": work.setting.dtype_name, "shares": {}}
-        if plan.device == "cpu":
-            row["calls"] = {peer: counts.calls(step) for peer, step in steps.items()}
-            if isinstance(work, TrainingStep):
-                row["shares"] = {p: counts.shares(s)._asdict() for p, s in steps.items()}
-        else:
-            kernels = {peer: counts.kernels(step, work.setting) for peer, step in steps.items()}
-            row["calls"] = {peer: sum(k.calls for k in made) for peer, made in kernels.items()}
-            row["kernel_seconds"] = {p: sum(k.seconds for k in made) for p, made in kernels.items()}
-        yield row
+def _peak_rows(plan: Plan) -> Iterator[Row]:
+    for name in (name for name in plan.names if name in MEMORY):
+        for dtype in plan.dtypes(name):
+            size = LARGE.label(OPS[name]) if name in OPS else MODELS[name].label(_batch(name))
+            yield {"op": name, "size": size, "dtype": dtype}
+
+
+def _batch(model: str) -> int:
+    return MODELS[model].batches[0]
+
+
+def _start_peaks(plan: Plan, row: Row, pool: ThreadPoolExecutor) -> dict[str, Future[int | None]]:
+    name, setting = row["op"], plan.setting(row["dtype"])
+    names = [peer.name for peer in peers.present(name, setting)]
+    if plan.peers is not None:
+        names = [peer for peer in names if peer in plan.peers]
+    # A graph's memory is a pool that stays: its calls take none.
+    names = [peer for peer in names if not peers.BY_NAME[peer].options]
+    if plan.quick:
+        names = [peers.OURS, peers.EAGER]
+    size = LARGE if name in OPS else _batch(name)
+    return {peer: pool.submit(memory.peak, name, size, setting, peer) for peer in names}

@@ -68,9 +68,15 @@ class TrainingStep:
         for peer in peers.present(name, setting):
             if names is None or peer.name in names:
                 self._add(peer, fused)
-                if check:
-                    self._check_peer(peer, fused)
+        self._fused = fused
+        if check:
+            self.check()
         self.steps = {peer: self._step(module) for peer, module in self.modules.items()}
+
+    def check(self) -> None:
+        """Every peer's loss and gradients against float64."""
+        for name in self.modules:
+            self._check_peer(peers.BY_NAME[name], self._fused)
 
     def _add(self, peer: peers.Peer, fused: FusedVAE) -> None:
         """Makes it, and compiles it where it is to be."""

@@ -49,7 +49,11 @@ class Workload:
                 if peer.compiles:
                     self.compile_seconds[peer.name] = seconds
         if check:
-            parity.check(op, self._inputs, self.functions, setting, self.label)
+            self.check()
+
+    def check(self) -> None:
+        """Every peer's outputs and gradients against float64."""
+        parity.check(self.op, self._inputs, self.functions, self.setting, self.label)
 
     def _first_call(self, peer: str) -> float:
         """Seconds until the peer has done its first forward and backward pass."""

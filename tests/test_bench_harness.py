@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import sys
 import time
-from pathlib import Path
+from typing import Any
 
 import bench_folder  # noqa: F401
 import pytest
 import torch
 
-from bench import ahead, counts, device, floor, harness, limit, memory, peers, stages
+from bench import ahead, counts, device, floor, harness, limit, memory, peers, sections, stages
 from bench.device import Setting
 from bench.ops import OPS, Size
 from bench.workload import Workload
@@ -110,15 +110,31 @@ def test_each_stage_of_a_small_call_is_timed() -> None:
 
 
 @pytest.mark.slow
-def test_peers_are_compiled_ahead(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """In other processes, each piece once; what they compiled is in the cache."""
-    monkeypatch.setenv("TORCHINDUCTOR_CACHE_DIR", str(tmp_path))
-    noise = ahead.Piece("noise", OPS["noise"].sizes[0], "float32")
-    assert ahead.compile_all([noise, noise], "cpu", (peers.OURS, peers.EAGER)) == {noise: {}}
-    assert list(tmp_path.iterdir()) == []
-    ((piece, seconds),) = ahead.compile_all([noise, noise], "cpu", None).items()
-    assert piece == noise and list(seconds) == [peers.COMPILED] and seconds[peers.COMPILED] > 0
-    assert any(tmp_path.iterdir())
+@pytest.mark.filterwarnings("ignore::DeprecationWarning")  # of what the compiler imports
+def test_works_are_prepared_side_by_side(capfd: pytest.CaptureFixture[str]) -> None:
+    """And measured in turn: the rows are those of one process, but for the times."""
+    plan = sections.Plan(("noise",), "cpu", None, True, 0.01, 0.01, 0.01)
+    limits = sections.Limits({}, [])
+    tasks = sections.tasks(plan, ("comparisons", "curves"))
+    assert [task.section for task in tasks] == ["comparisons"] * len(plan.threads()[:1]) + [
+        "curves"
+    ]
+    wrong = tasks[0]._replace(name="nothing")
+    found: list[Any] = []
+    with pytest.raises(RuntimeError, match="nothing"):  # after the others
+        found.extend(ahead.rows_of(plan, [wrong, *tasks], limits, processes=2))
+    assert "nothing" in capfd.readouterr().out
+    in_turn = list(sections.in_turn(plan, tasks, limits))
+
+    def without_times(rows: list[sections.Row]) -> list[sections.Row]:
+        times = ("rounds", "seconds", "ratios", "compile_seconds")
+        return [{k: v for k, v in row.items() if k not in times} for row in rows]
+
+    for (task, rows), (same, expected) in zip(found, in_turn, strict=True):
+        assert task == same and without_times(rows) == without_times(expected)
+        for row in rows:
+            assert row["seconds"].keys() >= {peers.OURS, peers.EAGER, peers.COMPILED}
+            assert row["compile_seconds"][peers.COMPILED] > 0
 
 
 def test_inputs_do_not_stay_in_the_last_level_cache() -> None:
