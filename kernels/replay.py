@@ -74,11 +74,15 @@ def disabled() -> Iterator[None]:
         _off = before
 
 
+_nothing = nullcontext()
+
+
 def current(device: torch.device) -> Any:
     """Triton launches on the current device."""
     if device.type == "cpu":
-        return nullcontext()
-    return torch.get_device_module(device).device(device)
+        return _nothing
+    module = torch.cuda if device.type == "cuda" else torch.get_device_module(device)
+    return _nothing if module.current_device() == device.index else module.device(device)
 
 
 def new(shape: Sequence[int], dtype: torch.dtype, device: torch.device) -> Tensor:
@@ -159,14 +163,24 @@ def _steps(
     return _Steps(made, tuple(launches), _numbers(result, everything))
 
 
-def _run(steps: _Steps, tensors: list[Tensor], seed: Any, beta: Any, device: torch.device) -> Any:
+def _run(
+    steps: _Steps,
+    tensors: list[Tensor],
+    pointers: list[int],
+    seed: Any,
+    beta: Any,
+    device: torch.device,
+) -> Any:
     for shape, dtype in steps.made:
-        tensors.append(torch.empty(shape, dtype=dtype, device=device))
+        made = torch.empty(shape, dtype=dtype, device=device)
+        tensors.append(made)
+        pointers.append(made.data_ptr())
     with current(device):
         for run, arguments, places, seed_at, beta_at in steps.launches:
+            # A pointer as a number: of a tensor, Triton would ask the driver what it is.
             arguments = arguments.copy()
             for place, number in places:
-                arguments[place] = tensors[number]
+                arguments[place] = pointers[number]
             if seed_at is not None:
                 arguments[seed_at : seed_at + 2] = words_of(seed)
             if beta_at is not None:
@@ -183,18 +197,22 @@ def replayed(op: Callable[P, R]) -> Callable[P, R]:
     seed_at, beta_at = (names.index(n) if n in names else len(names) for n in ("seed", BETA))
     recorded: dict[Any, _Steps | None] = {}  # None: cannot be replayed
 
-    def describe(arguments: Sequence[Any], tensors: list[Tensor], nested: bool = False) -> Any:
-        """All that decides what the call does; ``tensors`` gets its tensors."""
+    def describe(
+        arguments: Sequence[Any], tensors: list[Tensor], pointers: list[int], nested: bool = False
+    ) -> tuple[Any, ...]:
+        """All that decides what the call does; the lists get its tensors and where they begin."""
         key: list[Any] = []
         for place, value in enumerate(arguments):
             if isinstance(value, Tensor):
+                pointer = value.data_ptr()
                 tensors.append(value)
-                key.append((value.dtype, value.shape, value.stride(), value.data_ptr() % 16,
-                            value.device, value.is_neg()))  # fmt: skip
+                pointers.append(pointer)
+                key += (value.dtype, value.shape, value.stride(), pointer % 16, value.get_device(),
+                        value.is_neg())  # fmt: skip
             elif nested:
                 key.append(value)
             elif place in tuples:
-                key.append(describe(value, tensors, True))
+                key += describe(value, tensors, pointers, True)
             elif value is not None and (place == seed_at or place == beta_at):
                 key.append(True)
             else:
@@ -226,7 +244,8 @@ def replayed(op: Callable[P, R]) -> Callable[P, R]:
         if _off or _state.recording is not None:  # or a part of another op's call
             return untyped(*arguments)
         tensors: list[Tensor] = []
-        key = describe(arguments, tensors)
+        pointers: list[int] = []
+        key = describe(arguments, tensors, pointers)
         device = tensors[0].device if tensors else arguments[-1]
         if device.index is None and device.type != "cpu":  # whichever is current
             return untyped(*arguments)
@@ -237,6 +256,6 @@ def replayed(op: Callable[P, R]) -> Callable[P, R]:
         steps = recorded[key]
         if steps is None:
             return untyped(*arguments)
-        return _run(steps, tensors, seed, beta, device)
+        return _run(steps, tensors, pointers, seed, beta, device)
 
     return cast(Callable[P, R], call)

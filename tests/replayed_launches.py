@@ -56,11 +56,15 @@ class Launcher:
 
     def __init__(self, source: Any, _metadata: Any) -> None:
         self.name = source.fn.__name__
+        names = source.fn.arg_names
+        types = {
+            names.index(k) if isinstance(k, str) else k: v for k, v in source.signature.items()
+        }
+        self.types = [str(types.get(place, "constexpr")) for place in range(len(names))]
 
     def __call__(self, *given: Any) -> None:
-        count = len(given) - 9  # grid, stream, function, metadata and hooks come first
-        assert count > 0
-        launched.append((self.name, given[:3], given[9:]))
+        arguments = given[9:]  # behind grid, stream, function, metadata and hooks
+        launched.append((self.name, given[:3], tuple(zip(self.types, arguments, strict=True))))
 
 
 class Driver(triton_variants._Driver):
@@ -102,16 +106,17 @@ def run(op: Callable[..., Any], arguments: tuple[Any, ...]) -> Any:
     result = op(*arguments)
     known = [*enumerate(flat(arguments)), *((f"result {n}", v) for n, v in enumerate(flat(result)))]
 
-    def name(value: Any) -> Any:
-        if not isinstance(value, Tensor):
-            return repr(value)
-        names = [str(n) for n, t in known if isinstance(t, Tensor)
-                 and t.data_ptr() == value.data_ptr() and t.dtype is value.dtype]  # fmt: skip
-        return [names or "made", list(value.shape) if not names else None, str(value.dtype)]
+    def name(kind: str, value: Any) -> Any:
+        if not kind.startswith("*"):
+            return [kind, repr(value)]
+        place = value.data_ptr() if isinstance(value, Tensor) else value
+        names = [str(n) for n, t in known if isinstance(t, Tensor) and t.data_ptr() == place]
+        return [kind, names or "made"]
 
-    launches = [[kernel, grid, [name(v) for v in given]] for kernel, grid, given in launched]
+    launches = [[kernel, grid, [name(*each) for each in given]] for kernel, grid, given in launched]
     results = [
-        None if v is None else [name(v), list(v.shape), list(v.stride())] for v in flat(result)
+        v if v is None else [name("*", v), list(v.shape), list(v.stride()), str(v.dtype)]
+        for v in flat(result)
     ]
     return [launches, results]
 

@@ -121,12 +121,12 @@ def test_a_peer_that_is_not_installed_is_named(monkeypatch: pytest.MonkeyPatch) 
         reason = peers.missing(peers.BY_NAME[name], Setting())
         assert reason is not None and reason.startswith(f"{package} is not installed")
     there = [peer.name for peer in peers.present("mlp784_unit", Setting())]
-    assert there == [peers.OURS, peers.EAGER, peers.COMPILED]
+    assert there == [peers.OURS, peers.EAGER, peers.COMPILED, f"{peers.OURS} compiled"]
 
 
 def test_the_compilers_cuda_modes_are_for_cuda() -> None:
     modes = [peer for peer in peers.PEERS if peer.devices]
-    assert len(modes) == 2
+    assert len(modes) == 3
     for peer in modes:
         assert peers.missing(peer, Setting()) == f"{peer.name} runs on cuda only"
         assert peers.missing(peer, Setting(device="cuda")) is None

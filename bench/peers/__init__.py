@@ -42,12 +42,18 @@ class Peer(NamedTuple):
 
     @property
     def compiles(self) -> bool:
-        return self.module == "compiled"
+        return self.module == "compiled" or "mode" in self.options
 
 
 def _compiled(mode: str, work: tuple[str, ...] = _EVERYTHING) -> Peer:
     options = MappingProxyType({"mode": mode})
     return Peer(f"{COMPILED} {mode}", "compiled", work, None, ("cuda",), options)
+
+
+def _ours_compiled(mode: str, devices: tuple[str, ...] = ()) -> Peer:
+    """Of steps, where the networks' own calls are what a compiler saves."""
+    name = f"{OURS} {COMPILED}" if mode == "default" else f"{OURS} {COMPILED} {mode}"
+    return Peer(name, "ours", STEP_NAMES, None, devices, MappingProxyType({"mode": mode}))
 
 
 PEERS = (
@@ -57,6 +63,8 @@ PEERS = (
     # Of a step it would tune each matrix product, for minutes; those are every peer's.
     _compiled("max-autotune", OP_NAMES),
     _compiled("reduce-overhead"),
+    _ours_compiled("default"),
+    _ours_compiled("reduce-overhead", ("cuda",)),
     Peer(UNCONTROLLED, "uncontrolled", ("free_bits_sample_kl",)),
     Peer(
         "torch.distributions",

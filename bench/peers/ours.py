@@ -83,5 +83,9 @@ class _Step(nn.Module):
         return out.loss, out.z
 
 
-def step(fused: FusedVAE) -> nn.Module:
-    return _Step(fused)
+def step(fused: FusedVAE, mode: str | None = None) -> nn.Module:
+    """As it is, or compiled in that mode."""
+    module = _Step(fused)
+    if mode is not None:
+        module.compile(mode=mode)
+    return module
