@@ -6,8 +6,8 @@ pictures. ``python -m bench.ratios`` measures only what there are targets for, i
 take names of ops and models, ``--device``, ``--backend`` and ``--quick``, which tries it all out.
 ``python -m bench.report [FILES]`` writes tables and pictures again; ``python bench/compare.py OLD
 NEW`` says what got slower beyond the spread. ``python -m bench.stages`` takes a small call apart,
-and ``python -m bench.launch_path`` times what the CUDA backend does before its launches, without a
-GPU.
+and ``python -m bench.launch_path`` and ``bench.triton_launch_path`` time what the CUDA and the
+Triton backend do before their launches, without a GPU.
 
 ``pytest bench/ --benchmark-only`` prints a table a group (one op, size, direction and number of
 threads), with the peers as its rows: forward, backward and both, and training steps.

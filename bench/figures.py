@@ -12,6 +12,7 @@ from bench.models import MODELS
 from bench.peers import COMPILED, EAGER, OURS
 from bench.results import Results, peers_in
 
+LEGEND_HANDLE, LEGEND_LETTER = 0.7, 0.085  # inches: with its gaps, and of a name
 DPI = 90
 COLOURS_OF_A_PICTURE = 128
 TICKS = (0.2, 0.5, 1, 2, 5, 10, 20, 50, 100, 200)
@@ -80,7 +81,7 @@ def curves(results: Results) -> Any:
         panel.set_xlabel("elements")
     about = f"forward and backward, float32 ({machine.title(results['machine'])})"
     figure.suptitle(f"Time against size: {about}")
-    figure.legend(handles.values(), handles, loc="outside lower center", ncols=len(handles))
+    _legend(figure, handles)
     return figure
 
 
@@ -114,12 +115,19 @@ def ratios(results: Results) -> Any:
     where = "" if results["machine"]["accelerator"] else f", {cores} threads"
     figure.suptitle(f"Ratios{where} ({machine.title(results['machine'])})")
     used = {name: _patch(colours[name]) for name in names}
-    figure.legend(used.values(), used, loc="outside lower center", ncols=min(5, len(used)))
+    _legend(figure, used)
     return figure
 
 
 def _label(row: Row) -> str:
     return f"{row['op']} {row['size']}" + (" bf16" if row["dtype"] == "bfloat16" else "")
+
+
+def _legend(figure: Any, handles: dict[str, Any]) -> None:
+    """Beneath the panels, in as many columns as there is room for."""
+    widest = LEGEND_HANDLE + LEGEND_LETTER * max(map(len, handles))
+    columns = max(1, min(len(handles), int(figure.get_figwidth() / widest)))
+    figure.legend(handles.values(), handles, loc="outside lower center", ncols=columns)
 
 
 def _patch(colour: str) -> Any:
@@ -163,7 +171,7 @@ def memory(results: Results) -> Any:
     panel.invert_yaxis()
     figure.suptitle(f"Peak memory above the inputs ({machine.title(results['machine'])})")
     used = {name: _patch(colours[name]) for name in names}
-    figure.legend(used.values(), used, loc="outside lower center", ncols=min(5, len(used)))
+    _legend(figure, used)
     return figure
 
 

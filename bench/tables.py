@@ -163,18 +163,26 @@ def _times(theirs: float | None, mine: float | None) -> str:
 
 
 def counts(results: Results) -> str:
+    """Of a CPU with the shares of a step, of an accelerator with what its kernels take together."""
     rows = results.get("counts", ())
     names = [OURS, *peers_in([{"seconds": row["calls"]} for row in rows])]
+    shares = {"outside_matrix_products": "ours outside matrix products",
+              "optimiser": "of it the optimiser"}  # fmt: skip
+    if any("kernel_seconds" in row for row in rows):
+        shares = {}
+
+    def cell(row: Row, name: str) -> str:
+        seconds = row.get("kernel_seconds", {}).get(name)
+        calls = str(row["calls"].get(name, "–"))
+        return calls if seconds is None else f"{calls}, {show_time(seconds)}"
+
     return table(
-        ("work", *names, "ours outside matrix products", "of it the optimiser"),
+        ("work", *names, *shares.values()),
         (
             (
                 work(row),
-                *(str(row["calls"].get(name, "–")) for name in names),
-                *(
-                    _share((row["shares"].get(OURS) or {}).get(what))
-                    for what in ("outside_matrix_products", "optimiser")
-                ),
+                *(cell(row, name) for name in names),
+                *(_share((row["shares"].get(OURS) or {}).get(what)) for what in shares),
             )
             for row in rows
         ),

@@ -239,7 +239,7 @@ OTHERS = (
 )
 
 
-class _Driver:
+class Driver:
     """What Triton asks of a driver in order to compile. It stays active: the process has no GPU."""
 
     def __init__(self, name: str) -> None:
@@ -275,7 +275,7 @@ def _compile_only(target: str, found: list[tuple[str, Any, tuple[Any, ...]]]) ->
         found.append((self.__name__, kernel, arguments))
         return kernel
 
-    driver.set_active(_Driver(target))
+    driver.set_active(Driver(target))
     JITFunction.run = compile_only
     try:
         yield

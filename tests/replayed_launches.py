@@ -7,7 +7,6 @@ launches nothing.
 
 from __future__ import annotations
 
-import importlib
 import inspect
 import json
 import sys
@@ -17,23 +16,9 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from bench import triton_variants
+from bench.triton_calls import Driver, Launcher, calls_of
 from bench.triton_variants import CALLS, Variant
 
-OPS = {
-    "sample_kl": ("sample_kl_forward", "sample_kl_backward"),
-    "gaussian_kl": ("gaussian_kl_forward", "gaussian_kl_backward"),
-    "gaussian_log_likelihood": (
-        "gaussian_log_likelihood_forward", "gaussian_log_likelihood_backward",
-        "squared_error_forward",
-    ),
-    "negative_elbo": ("negative_elbo_forward",),
-    "sample_log_weights": ("sample_log_weights_forward", "sample_log_weights_backward"),
-    "importance_weighted_elbo": ("importance_weighted_elbo_forward",),
-    "score_function": ("score_function_backward",),
-    "noise": ("noise",),
-    "scale": ("scale_",),
-}  # fmt: skip
 VARIANTS = (
     *(Variant(op, shape) for op in CALLS for shape in ((128, 20), (40, 7))),
     *(Variant(op, (128, 20), torch.float64) for op in ("negative_elbo", "sample_kl")),
@@ -51,35 +36,16 @@ VARIANTS = (
 launched: list[tuple[str, tuple[int, ...], tuple[Any, ...]]] = []
 
 
-class Launcher:
-    """In place of Triton's own: notes what it is given."""
+class Noting(Launcher):
+    """Notes what it is given."""
 
     def __init__(self, source: Any, _metadata: Any) -> None:
         self.name = source.fn.__name__
-        names = source.fn.arg_names
-        types = {
-            names.index(k) if isinstance(k, str) else k: v for k, v in source.signature.items()
-        }
-        self.types = [str(types.get(place, "constexpr")) for place in range(len(names))]
+        self.types = [str(source.signature.get(name, "constexpr")) for name in source.fn.arg_names]
 
     def __call__(self, *given: Any) -> None:
-        arguments = given[9:]  # behind grid, stream, function, metadata and hooks
+        arguments = given[9:]
         launched.append((self.name, given[:3], tuple(zip(self.types, arguments, strict=True))))
-
-
-class Driver(triton_variants._Driver):
-    """Launches nothing."""
-
-    launcher_cls = Launcher
-
-    class utils:  # Triton's name
-        @staticmethod
-        def load_binary(*_: Any) -> tuple[int, ...]:
-            return 1, 1, 32, 0, 1024
-
-        @staticmethod
-        def get_device_properties(_device: int) -> dict[str, int]:
-            return {"max_shared_mem": 232448}
 
 
 def elsewhere(value: Any) -> Any:
@@ -131,27 +97,12 @@ def with_numbers(op: Callable[..., Any], arguments: tuple[Any, ...], seed: int, 
 
 
 def main() -> None:
-    from triton.runtime.driver import driver
     from triton.runtime.jit import JITFunction
 
-    import vae_fast._backends.triton  # noqa: F401  # so that vae_fast.kernels is found
+    Driver("sm_90", Noting).activate()
+    calls = calls_of(VARIANTS)
     from vae_fast.kernels import replay
 
-    driver.set_active(Driver("sm_90"))
-    calls: list[tuple[str, Callable[..., Any], tuple[Any, ...]]] = []
-    for module_name, names in OPS.items():
-        module = importlib.import_module(f"vae_fast.kernels.{module_name}")
-        for name in names:
-            original = getattr(module, name)
-
-            def noted(*arguments: Any, name: str = name, original: Any = original) -> Any:
-                calls.append((name, original, arguments))
-                return original(*arguments)
-
-            setattr(module, name, noted)
-    with replay.disabled():
-        for variant in VARIANTS:
-            CALLS[variant.op](variant)
     through_triton = 0
     jit_run = JITFunction.run
 

@@ -91,6 +91,14 @@ def test_what_was_not_measured_is_said(document: Path, tmp_path: Path) -> None:
     assert "| 90.0 µs | – | 2.5 s |" in text and "`mlp784` 128x784" in text
 
 
+def test_kernels_of_an_accelerator_are_counted_with_their_time() -> None:
+    made = made_up_results.results()
+    counted = made["counts"][0]
+    assert "| 10 | 80 | 30% | 20% |" in tables.counts(made)
+    counted["kernel_seconds"] = {"vae_fast": 3.5e-4, "eager": 2e-3}
+    assert "| 10, 350.0 µs | 80, 2.00 ms |" in tables.counts(made)
+
+
 def test_markers_must_be_there_once() -> None:
     text = "<!-- begin a -->\nold\n<!-- end a -->"
     assert report.fill(text, {"a": "new \\1"}) == "<!-- begin a -->\nnew \\1\n<!-- end a -->"

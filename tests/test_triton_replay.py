@@ -20,16 +20,21 @@ ROOT = Path(__file__).parents[1]
 pytest.importorskip("triton")
 
 
-def test_replayed_launches_are_those_of_a_recorded_call() -> None:
-    """On other tensors, with another seed and beta; and without a way through Triton."""
+def without_interpreter(*arguments: str) -> str:
+    """What a process of its own prints, whose kernels Triton compiles."""
     variables = {k: v for k, v in os.environ.items() if k != "TRITON_INTERPRET"}
     variables["PYTHONPATH"] = os.pathsep.join([str(ROOT / "tests"), str(ROOT)])
     done = subprocess.run(
-        [sys.executable, str(ROOT / "tests" / "replayed_launches.py")],
-        env=variables, capture_output=True, text=True, check=False,
-    )  # fmt: skip
+        [sys.executable, *arguments], env=variables, capture_output=True, text=True, check=False
+    )
     assert done.returncode == 0, done.stderr
-    lines = [json.loads(line) for line in done.stdout.splitlines()]
+    return done.stdout
+
+
+def test_replayed_launches_are_those_of_a_recorded_call() -> None:
+    """On other tensors, with another seed and beta; and without a way through Triton."""
+    made = without_interpreter(str(ROOT / "tests" / "replayed_launches.py"))
+    lines = [json.loads(line) for line in made.splitlines()]
     assert {line["op"] for line in lines} >= {"sample_kl_backward", "noise", "scale_"}
     for line in lines:
         assert line["launches"] >= 1
@@ -57,3 +62,19 @@ def test_what_is_replayed_is_of_the_layout(monkeypatch: pytest.MonkeyPatch) -> N
             for layout in ("contiguous", "transposed", "sliced", "offset", "expanded", "negated"):
                 for dtype in (torch.float32, torch.bfloat16):
                     check(Case(op, (6, 20), layout=layout, dtype=dtype), "triton", GPUS[0])
+
+
+def test_the_way_to_a_launch_is_timed() -> None:
+    code = (
+        "from bench import triton_launch_path as path\n"
+        "path.SECONDS = 0.01\n"
+        "path.Driver(path.TARGET).activate()\n"
+        "print(*(name for name, took in path.measure() if len(took.rounds) == 2), sep=',')\n"
+    )
+    assert without_interpreter("-c", code).strip().split(",") == [
+        "`sample_kl_forward` 128x20",
+        "`sample_kl_backward` 128x20",
+        "`gaussian_kl_forward` 128x20",
+        "`gaussian_kl_backward` 128x20",
+        "`negative_elbo_forward` 128x784",
+    ]
