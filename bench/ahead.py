@@ -79,13 +79,21 @@ def _serve(connection: Connection, plan: Plan, limits: Limits, lock: Any) -> Non
             device.module(plan.device).empty_cache()
 
 
+def _answer(connection: Connection, task: Task) -> Any:
+    try:
+        return connection.recv()
+    except EOFError:
+        raise RuntimeError(f"the process that was to measure {task} has ended") from None
+
+
 def rows_of(
     plan: Plan, chosen: list[Task], limits: Limits, processes: int | None = None
 ) -> Iterator[tuple[Task, list[Row]]]:
     """As ``sections.in_turn``, prepared in as many processes as there are cores to spare.
 
     Raises:
-        RuntimeError: at the end, where some could not be prepared or measured.
+        RuntimeError: at the end, where some could not be prepared or measured; or at once, where
+            a process has ended.
     """
     count = min(processes or max(1, machine.cores() - 2), len(chosen))
     context = multiprocessing.get_context("spawn")
@@ -102,11 +110,11 @@ def rows_of(
             wave = list(zip(chosen[begin : begin + count], started, strict=False))
             for task, (_, connection) in wave:
                 connection.send(task)
-            prepared = [(task, connection, connection.recv()) for task, (_, connection) in wave]
+            prepared = [(task, each, _answer(each, task)) for task, (_, each) in wave]
             for task, connection, answer in prepared:
                 if answer is None:
                     connection.send(None)
-                    answer = connection.recv()
+                    answer = _answer(connection, task)
                 if isinstance(answer, _Failure):
                     failures.append(f"{task}: {answer.text}")
                     print(failures[-1], flush=True)
