@@ -11,6 +11,8 @@ from vae_fast import _seed
 
 DEVICE = torch.device("cuda", 0)
 
+pytestmark = pytest.mark.skipif(not torch.cuda.is_available(), reason="torch finds no CUDA device")
+
 
 @pytest.mark.parametrize("first", [0, 1, 2**32 + 7, 2**63 + 5])
 def test_they_are_what_the_device_would_draw(first: int) -> None:
