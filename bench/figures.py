@@ -18,7 +18,10 @@ COLOURS_OF_A_PICTURE = 128
 TICKS = (0.2, 0.5, 1, 2, 5, 10, 20, 50, 100, 200)
 FINE_TICKS = (0.7, 0.8, 0.9, 1, 1.1, 1.2, 1.3, 1.5, 1.7, 2)  # where ratios are close to 1
 COLOURS = {OURS: "#d62728", EAGER: "#1f77b4", COMPILED: "#2ca02c"}
-OTHERS = ("#9467bd", "#8c564b", "#e377c2", "#17becf", "#bcbd22", "#7f7f7f")
+OTHERS = (
+    "#9467bd", "#8c564b", "#e377c2", "#17becf", "#bcbd22", "#7f7f7f", "#ff7f0e", "#aec7e8",
+    "#ffbb78", "#98df8a", "#c5b0d5",
+)  # fmt: skip
 Row = dict[str, Any]
 
 

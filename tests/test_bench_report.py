@@ -9,7 +9,7 @@ import bench_folder
 import made_up_results
 import pytest
 
-from bench import figures, report, results, tables, targets
+from bench import figures, peers, report, results, tables, targets
 
 DOCUMENT = bench_folder.ROOT / "docs" / "performance.md"
 
@@ -89,6 +89,11 @@ def test_what_was_not_measured_is_said(document: Path, tmp_path: Path) -> None:
     text = document.read_text()
     assert text.count(tables.NOT_MEASURED) == 4  # curves, directions, memory, counts
     assert "| 90.0 µs | – | 2.5 s |" in text and "`mlp784` 128x784" in text
+
+
+def test_every_peer_has_a_colour_of_its_own() -> None:
+    names = [peer.name for peer in peers.PEERS]
+    assert len({figures._colours(names)[name] for name in names}) == len(names)
 
 
 def test_kernels_of_an_accelerator_are_counted_with_their_time() -> None:
