@@ -31,7 +31,9 @@ _drawn = _Drawn()
 
 # By how much ``random_`` moves a CUDA generator's offset for a tensor of one element.
 _OFFSETS_A_DRAW = 4
-_cuda_generators = threading.Lock()  # between the reading of an offset and its writing
+# Held between the reading of an offset and its writing. It does not keep out draws of torch's own
+# from the same generator in another thread, which would be set back by as much as they drew.
+_cuda_generators = threading.Lock()
 
 
 @cache
