@@ -95,6 +95,8 @@ def rows_of(
         RuntimeError: at the end, where some could not be prepared or measured; or at once, where
             a process has ended.
     """
+    if not chosen:
+        return
     count = min(processes or max(1, machine.cores() - 2), len(chosen))
     context = multiprocessing.get_context("spawn")
     lock = context.Lock()

@@ -246,7 +246,7 @@ def replayed(op: Callable[P, R]) -> Callable[P, R]:
         tensors: list[Tensor] = []
         pointers: list[int] = []
         key = describe(arguments, tensors, pointers)
-        device = tensors[0].device if tensors else arguments[-1]
+        device = tensors[0].device if tensors else arguments[-1]  # of noise, which is given none
         if device.index is None and device.type != "cpu":  # whichever is current
             return untyped(*arguments)
         seed = arguments[seed_at] if seed_at < len(arguments) else None

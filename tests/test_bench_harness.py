@@ -116,9 +116,8 @@ def test_works_are_prepared_side_by_side(capfd: pytest.CaptureFixture[str]) -> N
     plan = sections.Plan(("noise",), "cpu", None, True, 0.01, 0.01, 0.01)
     limits = sections.Limits({}, [])
     tasks = sections.tasks(plan, ("comparisons", "curves"))
-    assert [task.section for task in tasks] == ["comparisons"] * len(plan.threads()[:1]) + [
-        "curves"
-    ]
+    assert [task.section for task in tasks] == ["comparisons", "curves"]
+    assert list(ahead.rows_of(plan, [], limits)) == []
     wrong = tasks[0]._replace(name="nothing")
     found: list[Any] = []
     with pytest.raises(RuntimeError, match="nothing"):  # after the others
@@ -135,6 +134,18 @@ def test_works_are_prepared_side_by_side(capfd: pytest.CaptureFixture[str]) -> N
         for row in rows:
             assert row["seconds"].keys() >= {peers.OURS, peers.EAGER, peers.COMPILED}
             assert row["compile_seconds"][peers.COMPILED] > 0
+
+
+def test_what_was_prepared_is_checked_before_it_is_timed(monkeypatch: pytest.MonkeyPatch) -> None:
+    class Wrong:
+        def check(self) -> None:
+            raise AssertionError("off by 1")
+
+    plan = sections.Plan(("noise",), "cpu", None, True, 0.01, 0.01, 0.01)
+    (task,) = sections.tasks(plan, ("comparisons",))
+    monkeypatch.setattr(ahead, "rows", lambda *_: pytest.fail("was timed"))
+    with pytest.raises(AssertionError, match="off by 1"):
+        ahead._measure(plan, task, Wrong(), sections.Limits({}, []))
 
 
 def test_inputs_do_not_stay_in_the_last_level_cache() -> None:

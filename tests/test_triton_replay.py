@@ -3,11 +3,7 @@
 from __future__ import annotations
 
 import json
-import os
-import subprocess
-import sys
 from dataclasses import replace
-from pathlib import Path
 
 import pytest
 import torch
@@ -15,26 +11,16 @@ from cases import Case
 from check import check
 from conftest import GPUS, INTERPRETED
 from test_triton import EVERY, kernels
+from test_triton_kernels import without_interpreter
 
-ROOT = Path(__file__).parents[1]
 pytest.importorskip("triton")
-
-
-def without_interpreter(*arguments: str) -> str:
-    """What a process of its own prints, whose kernels Triton compiles."""
-    variables = {k: v for k, v in os.environ.items() if k != "TRITON_INTERPRET"}
-    variables["PYTHONPATH"] = os.pathsep.join([str(ROOT / "tests"), str(ROOT)])
-    done = subprocess.run(
-        [sys.executable, *arguments], env=variables, capture_output=True, text=True, check=False
-    )
-    assert done.returncode == 0, done.stderr
-    return done.stdout
 
 
 def test_replayed_launches_are_those_of_a_recorded_call() -> None:
     """On other tensors, with another seed and beta; and without a way through Triton."""
-    made = without_interpreter(str(ROOT / "tests" / "replayed_launches.py"))
-    lines = [json.loads(line) for line in made.splitlines()]
+    done = without_interpreter("-m", "tests.replayed_launches")
+    assert done.returncode == 0, done.stderr
+    lines = [json.loads(line) for line in done.stdout.splitlines()]
     assert {line["op"] for line in lines} >= {"sample_kl_backward", "noise", "scale_"}
     for line in lines:
         assert line["launches"] >= 1
@@ -55,7 +41,7 @@ def test_a_replayed_call_is_right(case: Case, monkeypatch: pytest.MonkeyPatch) -
 
 
 @pytest.mark.skipif(INTERPRETED or not GPUS, reason="nothing is replayed in the interpreter")
-def test_what_is_replayed_is_of_the_layout(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_what_is_replayed_is_of_the_layout() -> None:
     """triton: one shape in every layout, dtype and alignment, again and again."""
     for _ in range(2):
         for op in ("sample_kl", "negative_elbo", "gaussian_kl"):
@@ -71,7 +57,9 @@ def test_the_way_to_a_launch_is_timed() -> None:
         "path.Driver(path.TARGET).activate()\n"
         "print(*(name for name, took in path.measure() if len(took.rounds) == 2), sep=',')\n"
     )
-    assert without_interpreter("-c", code).strip().split(",") == [
+    done = without_interpreter("-c", code)
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.strip().split(",") == [
         "`sample_kl_forward` 128x20",
         "`sample_kl_backward` 128x20",
         "`gaussian_kl_forward` 128x20",

@@ -37,7 +37,7 @@ _cuda_generators = threading.Lock()
 
 
 @cache
-def _native() -> Any:
+def _compiled() -> Any:
     """The compiled module, or None: loaded where a tensor first asks for it."""
     from vae_fast._backends import _native
 
@@ -55,13 +55,13 @@ def draw(device: torch.device, generator: torch.Generator | None) -> int | Tenso
         _drawn.tensor.random_(_LOWEST, None, generator=generator)
         return _drawn.bits[0]
     if device.type == "cuda" and not torch.cuda.is_current_stream_capturing():
-        native = _native()
-        if native is not None:
+        compiled = _compiled()
+        if compiled is not None:
             source = torch.cuda.default_generators[device.index] if generator is None else generator
             with _cuda_generators:
                 offset = source.get_offset()
                 source.set_offset(offset + _OFFSETS_A_DRAW)
-            return native.cuda_draw(source.initial_seed(), offset)
+            return compiled.cuda_draw(source.initial_seed(), offset)
     return draw_tensor(device, generator)
 
 
