@@ -95,9 +95,12 @@ class Workload:
 
     def add_empty(self) -> None:
         """The peer that computes nothing: the floor of a small call."""
-        outputs = self.functions[peers.OURS](*self.copies[0].arguments)
-        self.functions[floor.EMPTY] = floor.empty(outputs)
-        self._match_upstream(floor.EMPTY, outputs)
+        self.add(floor.EMPTY, floor.empty(self.functions[peers.OURS](*self.copies[0].arguments)))
+
+    def add(self, name: str, function: Function) -> None:
+        """A function that is no peer, to be timed like one."""
+        self.functions[name] = function
+        self._first_call(name)
 
     def block(self, peer: str, direction: str) -> harness.Block:
         make = {"forward": self._forward, "backward": self._backward, "both": self._both}

@@ -5,6 +5,7 @@ from __future__ import annotations
 import importlib.util
 import os
 from collections.abc import Iterator
+from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
 from types import MappingProxyType, ModuleType
 from typing import Any, NamedTuple
@@ -17,6 +18,7 @@ import cuda_host
 import hypothesis
 import pytest
 import torch
+from torch.utils._python_dispatch import TorchDispatchMode
 
 GPUS = tuple(kind for kind in ("cuda", "xpu") if torch.get_device_module(kind).is_available())
 if not GPUS:  # then Triton's interpreter runs its kernels; read when triton is imported
@@ -110,6 +112,19 @@ def backend(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> 
     if request.param.name == cuda_host.NAME:
         add_backend(monkeypatch, cuda_host.NAME, cuda_host.backend())
     return request.param
+
+
+class Dispatching(TorchDispatchMode):
+    """Under it ops are called as registered ones, as wherever somebody looks at what is called."""
+
+    def __torch_dispatch__(self, func, types, args=(), kwargs=None):
+        return func(*args, **(kwargs or {}))
+
+
+@pytest.fixture(params=(nullcontext, Dispatching), ids=("eager", "dispatched"))
+def way(request: pytest.FixtureRequest) -> AbstractContextManager[Any]:
+    """Within it, an op is called outside the dispatcher or through it."""
+    return request.param()
 
 
 @pytest.fixture

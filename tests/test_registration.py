@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, NamedTuple
 
 import check
 import pytest
 import torch
 from cases import ARGUMENTS, PRIORS, Case, tensors, upstream
 from conftest import Backend
+from torch.overrides import TorchFunctionMode
 from torch.utils._python_dispatch import TorchDispatchMode
 
 import vae_fast.functional as F
@@ -16,6 +17,8 @@ import vae_fast.functional as F
 NAMESPACE = "vae_fast::"
 # Its output is random: torch's check of tracing would compare two draws.
 RANDOM = ("vae_fast::draw_seed",)
+# Whose gradient is a product with what the forward pass has kept, and whose value is its argument.
+MISSING = {"importance_weighted_elbo": {"backward"}, "score_function": {"forward"}}
 CALLS = [
     Case("sample_kl", (3, 4)),
     Case("sample_kl", (3, 4), num_samples=2, noise="eps", dtype=torch.bfloat16),
@@ -51,45 +54,74 @@ CALLS = [
 ]  # fmt: skip
 
 
+class Call(NamedTuple):
+    op: Any
+    args: tuple
+    kwargs: dict
+
+
 class Recorder(TorchDispatchMode):
-    """Keeps the calls of the package's ops, with the tensors they were given."""
+    """Keeps the calls of the package's ops that others are composed of."""
 
     def __init__(self) -> None:
         super().__init__()
-        self.calls: list[tuple[Any, tuple, dict]] = []
+        self.calls: list[Call] = []
 
     def __torch_dispatch__(self, func, types, args=(), kwargs=None):
         if func.name().startswith(NAMESPACE):
-            self.calls.append((func, args, kwargs or {}))
+            self.calls.append(Call(func, args, kwargs or {}))
         return func(*args, **(kwargs or {}))
 
 
-def recorded(case: Case, backend: Backend) -> list[tuple[Any, tuple, dict]]:
+class ComposedRecorder(TorchFunctionMode):
+    """Keeps the calls of the package's ops that Python makes: the composed ones."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.calls: list[Call] = []
+
+    def __torch_function__(self, func, types, args=(), kwargs=None):
+        if isinstance(func, torch._ops.OpOverload) and func.name().startswith(NAMESPACE):
+            self.calls.append(Call(func, args, kwargs or {}))
+        return func(*args, **(kwargs or {}))
+
+
+def recorded(case: Case, backend: Backend) -> tuple[Call, list[Call]]:
+    """The op that a call is, and those that it and its backward pass are composed of."""
     arguments = tensors(case, backend.device)
-    with Recorder() as recorder:
+    with Recorder() as recorder, ComposedRecorder() as composed:
         outputs = check.call(case, arguments, backend.name)
         check.differentiate(outputs, arguments, upstream(case, outputs))
-    return recorder.calls
+    (call,) = composed.calls
+    return call, recorder.calls
 
 
 @pytest.mark.parametrize("case", CALLS, ids=lambda case: f"{case.op}-{case}")
 def test_opcheck(case: Case, compiled_backend: Backend) -> None:
-    calls = recorded(case, compiled_backend)
-    names = [f"{NAMESPACE}{case.op}", f"{NAMESPACE}{case.op}_backward"]
-    assert [func.name() for func, *_ in calls] == names
-    (forward, inputs, _), (backward, saved, _) = calls
-    # The backward op has no derivative: its arguments come without a history.
-    torch.library.opcheck(
-        backward, tuple(a.detach() if isinstance(a, torch.Tensor) else a for a in saved)
-    )
-    names = [argument.name for argument in forward._schema.arguments]
+    (op, inputs, _), functions = recorded(case, compiled_backend)
+    assert op.name() == f"{NAMESPACE}{case.op}"
+    names = [argument.name for argument in op._schema.arguments]
     for differentiated in (False, True):
         leaves = (
             a.detach().clone().requires_grad_(differentiated)
             if isinstance(a, torch.Tensor) and name in ARGUMENTS[case.op] else a
             for name, a in zip(names, inputs, strict=False)
         )  # fmt: skip
-        torch.library.opcheck(forward, tuple(leaves))
+        torch.library.opcheck(op, tuple(leaves))
+    # What it is composed of has no derivative: its arguments come without a history.
+    for function, arguments, _ in functions:
+        torch.library.opcheck(
+            function, tuple(a.detach() if isinstance(a, torch.Tensor) else a for a in arguments)
+        )
+
+
+@pytest.mark.parametrize("case", CALLS, ids=lambda case: f"{case.op}-{case}")
+def test_each_pass_is_one_op(case: Case, compiled_backend: Backend) -> None:
+    """A tracer sees the backends' functions, each at most once, the forward pass's first."""
+    _, functions = recorded(case, compiled_backend)
+    passes = [function.name().rpartition("_")[2] for function, *_ in functions]
+    assert passes in (["forward", "backward"], ["forward"], ["backward"])
+    assert {"forward", "backward"} - set(passes) == MISSING.get(case.op, set())
 
 
 @pytest.mark.parametrize("num_samples", [None, 2])
@@ -106,9 +138,8 @@ def test_opcheck_of_drawn_seeds(compiled_backend: Backend) -> None:
     tensor = torch.zeros(3, 4)
     with Recorder() as recorder:
         F.sample_kl(tensor, tensor, backend=compiled_backend.name)
-    for func, args, kwargs in recorder.calls:
-        if func.name() in RANDOM:
-            torch.library.opcheck(func, args, kwargs, test_utils=("test_schema", "test_faketensor"))
+    (draw,) = (call for call in recorder.calls if call.op.name() in RANDOM)
+    torch.library.opcheck(*draw, test_utils=("test_schema", "test_faketensor"))
 
 
 def test_opcheck_of_running_means() -> None:
@@ -120,7 +151,8 @@ def test_opcheck_of_running_means() -> None:
 def test_every_registered_op_is_checked(compiled_backend: Backend) -> None:
     """An op that somebody adds without a case above fails here."""
     names = {n for n in torch._C._dispatch_get_all_op_names() if n.startswith(NAMESPACE)}
-    seen = {func.name() for case in CALLS for func, *_ in recorded(case, compiled_backend)}
+    calls = (recorded(case, compiled_backend) for case in CALLS)
+    seen = {each.op.name() for call, functions in calls for each in (call, *functions)}
     assert names == seen | {f"{NAMESPACE}noise", f"{NAMESPACE}exchange_running_mean", *RANDOM}
 
 

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import math
+from contextlib import AbstractContextManager
+from typing import Any
 
 import pytest
 import torch
@@ -89,12 +91,15 @@ def test_drawn_seeds_use_all_of_their_bits(backend: Backend) -> None:
     assert abs(score) < NORMAL_QUANTILE and abs(spread) < NORMAL_QUANTILE
 
 
-def test_noise_for_backward_is_that_of_forward(backend: Backend) -> None:
+def test_noise_for_backward_is_that_of_forward(
+    backend: Backend, way: AbstractContextManager[Any]
+) -> None:
     """Whatever the generators do in between, and whatever becomes of a seed's tensor."""
     mean, logvar = inputs(backend, 6, 5)
     seed = torch.tensor(11, device=backend.device)
     for noise in ({}, {"seed": seed}):
-        z, _ = F.sample_kl(mean, logvar, backend=backend.name, **noise)
+        with way:
+            z, _ = F.sample_kl(mean, logvar, backend=backend.name, **noise)
         eps = (z - mean) / (logvar / 2).exp()
         torch.manual_seed(99)
         seed.add_(1)

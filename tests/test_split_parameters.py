@@ -6,11 +6,10 @@ from collections.abc import Callable
 
 import pytest
 import torch
-from conftest import Backend
+from conftest import Backend, Dispatching
 from packed_cases import are_halves
 from packed_uses import OPS, Use, leaf, sampled, uses, weighted
 from torch import Tensor
-from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils.checkpoint import checkpoint
 
 import vae_fast.functional as F
@@ -315,17 +314,13 @@ def test_where_chunk_does_it(monkeypatch: pytest.MonkeyPatch) -> None:
     class Marked(Tensor):
         pass
 
-    class Mode(TorchDispatchMode):
-        def __torch_dispatch__(self, func, types, args=(), kwargs=None):
-            return func(*args, **(kwargs or {}))
-
     parameters = leaf(6, 10)
     assert not is_plain(parameters)
     assert is_plain(leaf(10, 6).t()) and is_plain(parameters.detach())
     assert is_plain(parameters.detach().as_subclass(Marked).requires_grad_())
     with torch.no_grad():
         assert is_plain(parameters)
-    with Mode():
+    with Dispatching():
         assert is_plain(parameters)
     monkeypatch.setattr(halves, "SMALLEST", 241)
     assert is_plain(parameters) and not is_plain(leaf(6, 12))
@@ -336,6 +331,14 @@ def test_small_gradients_are_apart(
 ) -> None:
     monkeypatch.setattr(halves, "SMALLEST", 241)
     assert not run(leaf(6, 10), sampled("cpu")) and run(leaf(6, 12), sampled("cpu"))
+
+
+def test_dispatched_callers(compiled_backend: Backend) -> None:
+    parameters = leaf(6, 10)
+    with Dispatching():
+        loss = sampled("cpu")(*F.split_parameters(parameters))
+    loss.backward()
+    assert torch.equal(parameters.grad, chunked(parameters, sampled("cpu")))
 
 
 def test_compiled_callers(compiled_backend: Backend) -> None:

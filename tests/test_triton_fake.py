@@ -40,23 +40,21 @@ def fake_forward(mean: Tensor, logvar: Tensor, x: Tensor, x_mean: Tensor, x_logv
 def fake_backward(mean: Tensor, logvar: Tensor, x: Tensor, x_mean: Tensor, x_logvar: Tensor,
                   grad_z: Tensor, grad_kl: Tensor) -> tuple[Tensor, ...]:  # fmt: skip
     ops = torch.ops.vae_fast
-    given, options = (mean, logvar, None, None), (1, -30.0, 20.0, "triton")
-    controlled = (-30.0, 20.0, 0.3, 0.2, 0.8, "triton")
-    seed = ops.draw_seed(mean.device)
-    needs = [True, True, False, False]
-    noise = (None, seed, 2, 1, 0)
+    given, bounds, control = (mean, logvar, None, None), (-30.0, 20.0), (0.3, 0.2, 0.8)
+    noise = (None, ops.draw_seed(mean.device), 2, 1, 0)
+    decoder, needs = (x, x_mean, x_logvar), [True, True, False, False]
     ratio = grad_z.float().sum(-1)
     return (
-        *ops.sample_kl_backward(grad_z, grad_kl, None, *given, *noise, *controlled, needs)[:2],
-        *ops.gaussian_kl_backward(grad_kl, *given, 1, *controlled, needs)[:2],
-        *ops.sample_log_weights_backward(
-            grad_z, ratio, *given, *noise, 0, -30.0, 20.0, "dreg", "triton", needs
-        )[:2],
-        *ops.score_function_backward(
-            ratio, mean, logvar, *noise, -30.0, 20.0, "triton", [True, True]
+        *ops.sample_kl_backward(
+            grad_z, grad_kl, None, *given, *noise, bounds, control, needs, "triton"
         ),
-        *ops.gaussian_log_likelihood_backward(grad_kl, x, x_mean, x_logvar, *options, [True] * 3),
-        *ops.negative_elbo_backward(grad_kl, x, x_mean, x_logvar, "none", *options, [True] * 3),
+        *ops.gaussian_kl_backward(grad_kl, *given, 1, bounds, control, needs, "triton"),
+        *ops.sample_log_weights_backward(
+            grad_z, ratio, ratio, *given, *noise, 0, bounds, True, needs, "triton"
+        ),
+        *ops.score_function_backward(ratio, mean, logvar, *noise, bounds, [True, True], "triton"),
+        *ops.gaussian_log_likelihood_backward(grad_kl, *decoder, 1, bounds, [True] * 3, "triton"),
+        *ops.negative_elbo_backward(grad_kl, *decoder, "none", 1, bounds, [True] * 3, "triton"),
     )
 
 

@@ -90,3 +90,12 @@ def kept(seed: int | Tensor | None) -> int | Tensor | None:
     if not isinstance(seed, Tensor):
         return seed
     return seed.clone() if seed.device.type != "cpu" else to_int(seed)
+
+
+def kept_tensor(
+    seed: int | Tensor | None, device: torch.device, drawn: bool = False
+) -> Tensor | None:
+    """``kept`` where seeds are tensors. One that was drawn for this call nobody writes to."""
+    if isinstance(seed, Tensor):
+        return seed if drawn else seed.clone()
+    return None if seed is None else to_tensor(seed, device)

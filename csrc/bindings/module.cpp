@@ -218,8 +218,9 @@ py::object row_value(Object x, Object mean, Object logvar, int event_dims, const
   return value.tensor;
 }
 
-py::tuple gaussian_log_likelihood_backward(Object grad, Object x, Object mean, Object logvar,
-                                           int event_dims, const py::tuple& bounds,
+// grad: [*samples, *batch], and multiplied by scale.
+py::tuple gaussian_log_likelihood_backward(Object grad, double scale, Object x, Object mean,
+                                           Object logvar, int event_dims, const py::tuple& bounds,
                                            const py::tuple& needs, int threads) {
   const Likelihood in(x, mean, logvar, event_dims);
   const NewTensor grad_x = in.new_grad_x(needs);
@@ -230,6 +231,7 @@ py::tuple gaussian_log_likelihood_backward(Object grad, Object x, Object mean, O
          LogLikelihoodBackwardArgs{in.frame.shape(),
                                    inputs(in, bounds),
                                    operand(upstream),
+                                   scale,
                                    {grad_x.output, grad_mean.output, grad_logvar.output}},
          threads, in.wide());
   return py::make_tuple(grad_x.tensor, grad_mean.tensor, grad_logvar.tensor);

@@ -26,7 +26,7 @@ void backward(const LogLikelihoodBackwardArgs& args, int threads) {
   LikelihoodSinks<T> sinks(args.gradients, tiling);
   for_each_tile(tiling, threads, sinks.by_column(), [&](const Tile& tile, int64_t group) {
     Buffer<T> rows;
-    const T* g = read_rows(args.grad, tile, args.shape.cols, rows.data);
+    const T* g = read_rows(args.grad, tile, args.shape.cols, rows.data, T(args.scale));
     const LikelihoodTile<Form> in(args.inputs, tile);
     in.run(nullptr, T(0), g, tile, group, &sinks);
   });

@@ -136,6 +136,7 @@ struct LogLikelihoodBackwardArgs {
   Shape shape;
   LikelihoodInputs inputs;
   Operand grad;  // [N]
+  double scale;  // which grad is multiplied by
   LikelihoodGradients gradients;
 };
 

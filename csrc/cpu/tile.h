@@ -286,15 +286,18 @@ inline const T* read(const Operand& a, int64_t start, int count, T* buffer) {
   }
 }
 
-// One value a row, [rows], repeated for each element of the tile.
+// One value a row, [rows], times scale, repeated for each element of the tile.
 template <class T>
-inline const T* read_rows(const Operand& a, const Tile& tile, int64_t cols, T* buffer) {
+inline const T* read_rows(const Operand& a, const Tile& tile, int64_t cols, T* buffer,
+                          T scale = 1) {
   Buffer<T> rows;
   const T* values = read(a, tile.row, tile.rows, rows.data);
   const int each = tile.rows == 1 ? tile.count : static_cast<int>(cols);
   T* target = buffer;
-  for (int row = 0; row < tile.rows; ++row)
-    for (int i = 0; i < each; ++i) *target++ = values[row];
+  for (int row = 0; row < tile.rows; ++row) {
+    const T value = values[row] * scale;
+    for (int i = 0; i < each; ++i) *target++ = value;
+  }
   return buffer;
 }
 

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import math
-
 import torch
 from torch import Tensor
 
@@ -201,9 +199,11 @@ def gaussian_log_likelihood_backward(
     event_dims: int,
     bounds: tuple[float, float],
     needs: Needs,
+    scale: float = 1.0,
 ) -> tuple[Tensor | None, ...]:
+    """The gradients by x, mean and logvar for ``scale`` times what arrives."""
     grad_x, *gradients = _C.gaussian_log_likelihood_backward(
-        grad_ll, x, mean, logvar, event_dims, bounds, needs, torch.get_num_threads()
+        grad_ll, scale, x, mean, logvar, event_dims, bounds, needs, torch.get_num_threads()
     )
     if grad_x is not None and grad_x.shape != x.shape:  # the samples share x
         grad_x = grad_x.sum(0).to(x.dtype)
@@ -242,12 +242,12 @@ def negative_elbo_backward(
     needs: Needs,
 ) -> tuple[Tensor | None, ...]:
     """The two-pass form: the gradients by x, mean and logvar for what arrives from above."""
-    batch_shape = x.shape[: x.dim() - event_dims]
+    grad_ll = grad_loss.expand(mean.shape[: mean.dim() - event_dims])
     samples = mean.shape[0] if mean.dim() > x.dim() else 1
-    rows = math.prod(batch_shape) if reduction == "mean" else 1
-    grad_ll = (grad_loss * (-1.0 / (max(rows, 1) * samples))).expand(batch_shape)
-    grad_ll = grad_ll.expand(mean.shape[: mean.dim() - event_dims])
-    return gaussian_log_likelihood_backward(grad_ll, x, mean, logvar, event_dims, bounds, needs)
+    scale = -1.0 / max(grad_ll.numel() if reduction == "mean" else samples, 1)
+    return gaussian_log_likelihood_backward(
+        grad_ll, x, mean, logvar, event_dims, bounds, needs, scale
+    )
 
 
 def scale_(gradients: tuple[Tensor | None, ...], factor: Tensor) -> None:

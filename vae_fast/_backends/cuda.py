@@ -7,7 +7,6 @@ a ``beta`` or a factor that lies there is read by the kernel.
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
 from typing import Any
 
@@ -338,11 +337,9 @@ def negative_elbo_backward(
     needs: Needs,
 ) -> tuple[Tensor | None, ...]:
     """The two-pass form: the gradients by x, mean and logvar for what arrives from above."""
-    batch_shape = x.shape[: x.dim() - event_dims]
+    grad_ll = grad_loss.expand(mean.shape[: mean.dim() - event_dims])
     samples = mean.shape[0] if mean.dim() > x.dim() else 1
-    rows = math.prod(batch_shape) if reduction == "mean" else 1
-    grad_ll = grad_loss.expand(batch_shape).expand(mean.shape[: mean.dim() - event_dims])
-    scale = -1.0 / (max(rows, 1) * max(samples, 1))
+    scale = -1.0 / max(grad_ll.numel() if reduction == "mean" else samples, 1)
     return _decoder_backward(grad_ll, scale, x, mean, logvar, event_dims, bounds, needs)
 
 

@@ -10,23 +10,16 @@ from torch import Tensor
 
 from vae_fast import _backends
 from vae_fast._backends.reference import compute_dtype
-from vae_fast.autograd import (
-    apply_of,
-    asked_for,
-    backward_runner,
+from vae_fast.autograd import apply_of, first_order, uses_dispatcher
+from vae_fast.autograd.dispatched import (
+    Dispatched,
     fake_gradients,
-    first_order,
-    register,
-    register_backward,
-    runner,
-    uses_dispatcher,
+    register_composed,
+    register_function,
 )
 from vae_fast.autograd.halves import with_halves
 
-_ARGUMENTS = (
-    "Tensor x, Tensor mean, Tensor? logvar, int event_dims, float logvar_min, float logvar_max, "
-    "str backend"
-)
+_ARGUMENTS = "Tensor x, Tensor mean, Tensor? logvar, int event_dims, float[] bounds"
 
 
 class GaussianLogLikelihood(torch.autograd.Function):
@@ -38,7 +31,7 @@ class GaussianLogLikelihood(torch.autograd.Function):
         logvar: Tensor | None,
         event_dims: int,
         bounds: tuple[float, float],
-        backend: ModuleType,
+        backend: ModuleType | Dispatched,
     ) -> Tensor:
         ctx.save_for_backward(x, mean, logvar)
         ctx.options, ctx.backend = (event_dims, bounds), backend
@@ -47,7 +40,9 @@ class GaussianLogLikelihood(torch.autograd.Function):
     @staticmethod
     def backward(ctx: Any, grad_ll: Tensor) -> Any:
         inputs = ctx.saved_tensors
-        needs = with_halves(ctx.needs_input_grad[:3], inputs[1], inputs[2], ctx.options[0], first=1)
+        needs = with_halves(
+            ctx.backend, ctx.needs_input_grad[:3], inputs[1], inputs[2], ctx.options[0], first=1
+        )
         gradients = ctx.backend.gaussian_log_likelihood_backward(
             grad_ll, *inputs, *ctx.options, needs
         )
@@ -68,7 +63,7 @@ def gaussian_log_likelihood(
     backend: str,
 ) -> Tensor:
     if uses_dispatcher(x, mean, logvar):
-        return _log_likelihood_op(x, mean, logvar, event_dims, *bounds, backend)
+        return _op(x, mean, logvar, event_dims, bounds, backend)
     return _apply(x, mean, logvar, event_dims, bounds, _backends.get(backend))
 
 
@@ -79,31 +74,15 @@ def _fake(
     return mean.new_empty(mean.shape[: mean.dim() - event_dims], dtype=dtype)
 
 
-def _fake_backward(grad_ll: Tensor, *arguments: Any) -> tuple[Tensor, ...]:
-    return fake_gradients(arguments[-1], (grad_ll,), arguments[:3])
-
-
-def _setup_context(ctx: Any, inputs: tuple[Any, ...], output: Any) -> None:
-    ctx.save_for_backward(*inputs[:3])
-    ctx.options = inputs[3:]
-
-
-def _backward(ctx: Any, grad_ll: Tensor) -> Any:
-    needs = [bool(need) for need in ctx.needs_input_grad[:3]]
-    gradients = _log_likelihood_backward_op(grad_ll, *ctx.saved_tensors, *ctx.options, needs)
-    return *asked_for(needs, gradients), *(None,) * len(ctx.options)
-
-
-_log_likelihood_op = register(
+_op = register_composed(
     "gaussian_log_likelihood",
-    f"({_ARGUMENTS}) -> Tensor",
-    runner("gaussian_log_likelihood_forward"),
-    _fake,
+    f"({_ARGUMENTS}, str backend) -> Tensor",
+    lambda *arguments: _apply(*arguments[:-1], Dispatched(arguments[-1])),
 )
-_log_likelihood_op.register_autograd(_backward, setup_context=_setup_context)
-_log_likelihood_backward_op = register_backward(
+register_function("gaussian_log_likelihood_forward", _ARGUMENTS, "Tensor", _fake)
+register_function(
     "gaussian_log_likelihood_backward",
-    f"(Tensor grad_ll, {_ARGUMENTS}, bool[] needs) -> (Tensor, Tensor, Tensor)",
-    backward_runner("gaussian_log_likelihood_backward"),
-    _fake_backward,
+    f"Tensor grad_ll, {_ARGUMENTS}, bool[] needs",
+    "Tensor[]",
+    fake_gradients(1, 3),
 )

@@ -9,32 +9,40 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from types import ModuleType
 
 import torch
 from torch import Tensor
 
 from vae_fast import memory
 from vae_fast._backends import Needs
+from vae_fast.autograd.dispatched import Dispatched
 
 # Bytes of a whole below which it costs less to join the halves than to find out how they lie.
 SMALLEST = 4 << 20
 
 
 def with_halves(
-    needs: Needs, mean: Tensor, logvar: Tensor | None, event_dims: int, first: int = 0
+    backend: ModuleType | Dispatched,
+    needs: Needs,
+    mean: Tensor,
+    logvar: Tensor | None,
+    event_dims: int,
+    first: int = 0,
 ) -> Needs:
     """``needs``, the gradients of mean and logvar as new halves where they themselves are halves.
 
     Halves are as ``chunk(2, dim)`` makes them, ``dim`` being the first dimension of the event: each
     row of mean lies before that of logvar, and the rows of the two take all of one contiguous
-    tensor. The mean's place in ``needs`` is ``first``, the log-variance's the next.
+    tensor. The mean's place in ``needs`` is ``first``, the log-variance's the next. A registered op
+    makes all its tensors itself.
     """
     # What costs least comes first: a small contiguous call must not notice.
     if mean.is_contiguous() or logvar is None or 2 * mean.numel() * mean.itemsize < SMALLEST:
         return needs
     shape, strides = mean.shape, mean.stride()
     alike = logvar.shape == shape and logvar.stride() == strides and logvar.dtype is mean.dtype
-    if not (alike and needs[first] and needs[first + 1]):
+    if not (alike and needs[first] and needs[first + 1]) or isinstance(backend, Dispatched):
         return needs
     batch_dims = len(shape) - event_dims
     cols = math.prod(shape[batch_dims:])

@@ -18,15 +18,12 @@ from torch import Tensor
 
 from vae_fast import _backends
 from vae_fast._backends.reference import compute_dtype
-from vae_fast.autograd import (
-    apply_of,
-    asked_for,
-    backward_runner,
+from vae_fast.autograd import apply_of, first_order, uses_dispatcher
+from vae_fast.autograd.dispatched import (
+    Dispatched,
     fake_gradients,
-    first_order,
-    register,
-    register_backward,
-    uses_dispatcher,
+    register_composed,
+    register_function,
 )
 from vae_fast.autograd.halves import with_halves, without_gaps
 
@@ -45,19 +42,20 @@ class NegativeELBO(torch.autograd.Function):
         reduction: str,
         event_dims: int,
         bounds: tuple[float, float],
-        backend: ModuleType,
+        backend: ModuleType | Dispatched,
     ) -> tuple[Tensor, Tensor]:
         needs_x, needs = ctx.needs_input_grad[0], ctx.needs_input_grad[1:4]
         dtypes = (mean.dtype, kl.dtype, mean.dtype if logvar is None else logvar.dtype)
         one_pass = (
             any(needs) and not needs_x and reduction != "none" and torch.float16 not in dtypes
-        )
-        loss, log_likelihood, gradients = backend.negative_elbo_forward(
+            and not isinstance(backend, Dispatched)
+        )  # fmt: skip
+        loss, log_likelihood, *gradients = backend.negative_elbo_forward(
             x, mean, logvar, kl, beta, reduction, event_dims, bounds,
-            with_halves(needs, mean, logvar, event_dims) if one_pass else _NONE,
+            with_halves(backend, needs, mean, logvar, event_dims) if one_pass else _NONE,
         )  # fmt: skip
         ctx.save_for_backward(x, mean, logvar, kl)
-        ctx.gradients = gradients if one_pass else None
+        ctx.gradients = gradients[0] if one_pass else None
         ctx.beta, ctx.backend = beta, backend
         ctx.options = (reduction, event_dims, bounds)
         ctx.mark_non_differentiable(log_likelihood)
@@ -80,7 +78,7 @@ class NegativeELBO(torch.autograd.Function):
             if any(needs):
                 gradients = backend.negative_elbo_backward(
                     grad_loss, x, mean, logvar, *ctx.options,
-                    with_halves(needs, mean, logvar, ctx.options[1], first=1),
+                    with_halves(backend, needs, mean, logvar, ctx.options[1], first=1),
                 )  # fmt: skip
             grad_kl = _grad_kl(grad_loss, kl, ctx.beta, ctx.options[0]) if needs_kl else None
             gradients = (*gradients, grad_kl)
@@ -111,10 +109,10 @@ def negative_elbo(
     backend: str,
 ) -> tuple[Tensor, Tensor]:
     if uses_dispatcher(x, mean, logvar, kl):
-        if not isinstance(beta, Tensor):
-            # A product: the compiler leaves a float open if it multiplies, and burns in others.
-            beta = torch.ones((), dtype=torch.float64, device=mean.device) * beta
-        return _negative_elbo_op(x, mean, logvar, kl, beta, reduction, event_dims, *bounds, backend)
+        # A product: the compiler leaves a float open if it multiplies, and burns in others. Of a
+        # tensor it is one that nobody else writes to.
+        beta = torch.ones((), dtype=torch.float64, device=mean.device) * beta
+        return _op(x, mean, logvar, kl, beta, reduction, event_dims, bounds, backend)
     if not torch.is_grad_enabled():
         return _backends.get(backend).negative_elbo_forward(
             x, mean, logvar, kl, beta, reduction, event_dims, bounds, _NONE
@@ -124,13 +122,6 @@ def negative_elbo(
     return _apply(x, mean, logvar, kl, beta, reduction, event_dims, bounds, _backends.get(backend))
 
 
-def _run(*arguments: Any) -> tuple[Tensor, Tensor]:
-    *options, logvar_min, logvar_max, backend = arguments
-    return _backends.get(backend).negative_elbo_forward(*options, (logvar_min, logvar_max), _NONE)[
-        :2
-    ]
-
-
 def _fake(
     x: Tensor,
     mean: Tensor,
@@ -138,53 +129,28 @@ def _fake(
     kl: Tensor,
     beta: Tensor,
     reduction: str,
-    event_dims: int,
     *_options: Any,
-) -> tuple[Tensor, Tensor]:
+) -> list[Tensor]:
     loss_shape = kl.shape if reduction == "none" else ()
-    return (
+    return [
         kl.new_empty(loss_shape, dtype=compute_dtype(x, mean, logvar, kl)),
         kl.new_empty(kl.shape, dtype=compute_dtype(x, mean, logvar)),
-    )
+    ]
 
 
-def _fake_backward(grad_loss: Tensor, *arguments: Any) -> tuple[Tensor, ...]:
-    return fake_gradients(arguments[-1], (grad_loss,), arguments[:3])
-
-
-def _setup_context(ctx: Any, inputs: tuple[Any, ...], output: Any) -> None:
-    x, mean, logvar, kl, beta = inputs[:5]
-    ctx.save_for_backward(x, mean, logvar, kl, beta)
-    ctx.options = inputs[5:]
-    ctx.mark_non_differentiable(output[1])
-
-
-def _backward(ctx: Any, grad_loss: Tensor, _grad_ll: Tensor) -> Any:
-    x, mean, logvar, kl, beta = ctx.saved_tensors
-    reduction = ctx.options[0]
-    needs = [bool(need) for need in ctx.needs_input_grad[:4]]
-    gradients: tuple[Tensor | None, ...] = (None, None, None)
-    if any(needs[:3]):
-        gradients = asked_for(
-            needs[:3],
-            _negative_elbo_backward_op(grad_loss, x, mean, logvar, *ctx.options, needs[:3]),
-        )
-    grad_kl = _grad_kl(grad_loss, kl, beta, reduction) if needs[3] else None
-    return *gradients, grad_kl, None, *(None,) * len(ctx.options)
-
-
-_negative_elbo_op = register(
+_INPUTS = "Tensor x, Tensor mean, Tensor? logvar"
+_OPTIONS = "str reduction, int event_dims, float[] bounds"
+_ARGUMENTS = f"{_INPUTS}, Tensor kl, Tensor beta, {_OPTIONS}"
+_op = register_composed(
     "negative_elbo",
-    "(Tensor x, Tensor mean, Tensor? logvar, Tensor kl, Tensor beta, str reduction, "
-    "int event_dims, float logvar_min, float logvar_max, str backend) -> (Tensor, Tensor)",
-    _run,
-    _fake,
+    f"({_ARGUMENTS}, str backend) -> (Tensor, Tensor)",
+    lambda *arguments: _apply(*arguments[:-1], Dispatched(arguments[-1])),
 )
-_negative_elbo_op.register_autograd(_backward, setup_context=_setup_context)
-_negative_elbo_backward_op = register_backward(
+# No gradient is ever asked of it: whoever traces takes two passes.
+register_function("negative_elbo_forward", f"{_ARGUMENTS}, bool[] needs", "Tensor[]", _fake)
+register_function(
     "negative_elbo_backward",
-    "(Tensor grad_loss, Tensor x, Tensor mean, Tensor? logvar, str reduction, int event_dims, "
-    "float logvar_min, float logvar_max, str backend, bool[] needs) -> (Tensor, Tensor, Tensor)",
-    backward_runner("negative_elbo_backward"),
-    _fake_backward,
+    f"Tensor grad_loss, {_INPUTS}, {_OPTIONS}, bool[] needs",
+    "Tensor[]",
+    fake_gradients(1, 3),
 )

@@ -6,7 +6,8 @@ import torch
 from torch import Tensor
 
 from vae_fast import _backends, _seed
-from vae_fast.autograd import register, uses_dispatcher
+from vae_fast.autograd import uses_dispatcher
+from vae_fast.autograd.dispatched import register
 
 
 def _run(

@@ -11,24 +11,20 @@ from torch import Tensor
 from vae_fast import _backends, _seed
 from vae_fast._backends.reference import compute_dtype
 from vae_fast._control import KLControl
-from vae_fast.autograd import (
-    apply_of,
-    as_tensors,
-    asked_for,
+from vae_fast.autograd import apply_of, first_order, uses_dispatcher
+from vae_fast.autograd.dispatched import (
+    Dispatched,
     fake_gradients,
-    first_order,
-    register,
-    register_backward,
-    uses_dispatcher,
-    with_control,
+    register_composed,
+    register_function,
 )
 from vae_fast.autograd.halves import with_halves
 
-_OPTIONS = (
-    "Tensor? eps, Tensor? seed, SymInt? num_samples, int event_dims, SymInt row_offset, "
-    "float logvar_min, float logvar_max, float floor, float posterior_weight, float prior_weight"
+_ARGUMENTS = (
+    "Tensor mean, Tensor logvar, Tensor? prior_mean, Tensor? prior_logvar, Tensor? eps, "
+    "Tensor? seed, SymInt? num_samples, int event_dims, SymInt row_offset, float[] bounds, "
+    "float[] control"
 )
-_INPUTS = "Tensor mean, Tensor logvar, Tensor? prior_mean, Tensor? prior_logvar"
 
 
 class SampleKL(torch.autograd.Function):
@@ -42,7 +38,7 @@ class SampleKL(torch.autograd.Function):
         eps: Tensor | None,
         options: tuple[Any, ...],  # from the seed to the control, as the backend takes them
         return_dims: bool,
-        backend: ModuleType,
+        backend: ModuleType | Dispatched,
     ) -> tuple[Tensor, Tensor, Tensor | None]:
         ctx.save_for_backward(mean, logvar, prior_mean, prior_logvar, eps)
         ctx.options, ctx.backend = options, backend
@@ -53,10 +49,12 @@ class SampleKL(torch.autograd.Function):
 
     @staticmethod
     def backward(
-        ctx: Any, grad_z: Tensor | None, grad_kl: Tensor | None, grad_dims: Tensor | None
+        ctx: Any, grad_z: Tensor | None, grad_kl: Tensor | None, grad_dims: Tensor | None = None
     ) -> Any:
         inputs = ctx.saved_tensors
-        needs = with_halves(ctx.needs_input_grad[:4], inputs[0], inputs[1], ctx.options[2])
+        needs = with_halves(
+            ctx.backend, ctx.needs_input_grad[:4], inputs[0], inputs[1], ctx.options[2]
+        )
         gradients = ctx.backend.sample_kl_backward(
             grad_z, grad_kl, grad_dims, *inputs, *ctx.options, needs
         )
@@ -86,17 +84,24 @@ def sample_kl(
     drawn: bool,  # the seed, for this call: nobody else has it
 ) -> tuple[Tensor, Tensor, Tensor | None]:
     if uses_dispatcher(mean, logvar, prior_mean, prior_logvar, eps):
-        seed = None if seed is None else _seed.to_tensor(seed, mean.device)
-        z, kl, dims = _sample_kl_op(
+        seed = _seed.kept_tensor(seed, mean.device, drawn)
+        z, kl, *dims = _op(
             mean, logvar, prior_mean, prior_logvar, eps, seed, num_samples, event_dims, row_offset,
-            *bounds, *control, return_dims, backend,
+            bounds, control, return_dims, backend,
         )  # fmt: skip
-        return z, kl, dims if return_dims else None
+        return z, kl, dims[0] if return_dims else None
     seed = seed if drawn else _seed.kept(seed)
     options = (seed, num_samples, event_dims, row_offset, bounds, control)
     return _apply(
         mean, logvar, prior_mean, prior_logvar, eps, options, return_dims, _backends.get(backend)
     )
+
+
+def _composed(*arguments: Any) -> list[Tensor]:
+    *inputs_and_options, return_dims, backend = arguments
+    inputs, options = inputs_and_options[:5], tuple(inputs_and_options[5:])
+    made = _apply(*inputs, options, return_dims, Dispatched(backend))
+    return [tensor for tensor in made if tensor is not None]
 
 
 def _fake(
@@ -109,63 +114,23 @@ def _fake(
     num_samples: int | None,
     event_dims: int,
     *options: Any,
-) -> tuple[Tensor, Tensor, Tensor]:
+) -> list[Tensor]:
     shape = mean.shape if num_samples is None else (num_samples, *mean.shape)
     dtype = compute_dtype(mean, logvar, prior_mean, prior_logvar)
     split, return_dims = mean.dim() - event_dims, options[-2]
-    return (
-        mean.new_empty(shape),
-        mean.new_empty(mean.shape[:split], dtype=dtype),
-        mean.new_empty(mean.shape[split:] if return_dims else (0,), dtype=dtype),
-    )
+    made = [mean.new_empty(shape), mean.new_empty(mean.shape[:split], dtype=dtype)]
+    if return_dims:
+        made.append(mean.new_empty(mean.shape[split:], dtype=dtype))
+    return made
 
 
-def _fake_backward(
-    grad_z: Tensor | None, grad_kl: Tensor | None, grad_dims: Tensor | None, *arguments: Any
-) -> tuple[Tensor, ...]:
-    return fake_gradients(arguments[-1], (grad_z, grad_kl, grad_dims), arguments[:4])
-
-
-def _run(*arguments: Any) -> tuple[Tensor, Tensor, Tensor]:
-    *inputs, return_dims, backend = arguments
-    z, kl, dims = _backends.get(backend).sample_kl_forward(*with_control(inputs), return_dims)
-    return z, kl, kl.new_empty(0) if dims is None else dims
-
-
-def _run_backward(*arguments: Any) -> tuple[Tensor, ...]:
-    *inputs, backend, needs = arguments
-    gradients = _backends.get(backend).sample_kl_backward(*with_control(inputs), tuple(needs))
-    return as_tensors(gradients, inputs)
-
-
-def _setup_context(ctx: Any, inputs: tuple[Any, ...], output: Any) -> None:
-    ctx.save_for_backward(*inputs[:6])
-    *ctx.options, ctx.return_dims, ctx.backend = inputs[6:]
-    ctx.set_materialize_grads(False)
-
-
-def _backward(
-    ctx: Any, grad_z: Tensor | None, grad_kl: Tensor | None, grad_dims: Tensor | None
-) -> Any:
-    needs = [bool(need) for need in ctx.needs_input_grad[:4]]
-    gradients = _sample_kl_backward_op(
-        grad_z, grad_kl, grad_dims if ctx.return_dims else None, *ctx.saved_tensors, *ctx.options,
-        ctx.backend, needs,
-    )  # fmt: skip
-    return *asked_for(needs, gradients), *(None,) * (4 + len(ctx.options))
-
-
-_sample_kl_op = register(
-    "sample_kl",
-    f"({_INPUTS}, {_OPTIONS}, bool return_dims, str backend) -> (Tensor, Tensor, Tensor)",
-    _run,
-    _fake,
+_op = register_composed(
+    "sample_kl", f"({_ARGUMENTS}, bool return_dims, str backend) -> Tensor[]", _composed
 )
-_sample_kl_op.register_autograd(_backward, setup_context=_setup_context)
-_sample_kl_backward_op = register_backward(
+register_function("sample_kl_forward", f"{_ARGUMENTS}, bool return_dims", "Tensor[]", _fake)
+register_function(
     "sample_kl_backward",
-    f"(Tensor? grad_z, Tensor? grad_kl, Tensor? grad_dims, {_INPUTS}, {_OPTIONS}, str backend, "
-    "bool[] needs) -> (Tensor, Tensor, Tensor, Tensor)",
-    _run_backward,
-    _fake_backward,
+    f"Tensor? grad_z, Tensor? grad_kl, Tensor? grad_dims, {_ARGUMENTS}, bool[] needs",
+    "Tensor[]",
+    fake_gradients(3, 4),
 )

@@ -9,48 +9,22 @@ import torch
 from torch import Tensor
 
 from vae_fast import _backends, _seed
-from vae_fast._backends import Needs
 from vae_fast._backends.reference import compute_dtype
 from vae_fast._backends.reference_estimators import gradient_shares
-from vae_fast.autograd import (
-    apply_of,
-    as_tensors,
-    asked_for,
+from vae_fast.autograd import apply_of, first_order, uses_dispatcher
+from vae_fast.autograd.dispatched import (
+    Dispatched,
     fake_gradients,
-    first_order,
-    register,
-    register_backward,
-    runner,
-    uses_dispatcher,
+    register_composed,
+    register_function,
 )
 from vae_fast.autograd.halves import with_halves
 
-_INPUTS = "Tensor mean, Tensor logvar, Tensor? prior_mean, Tensor? prior_logvar"
-_OPTIONS = (
-    "Tensor? eps, Tensor? seed, SymInt? num_samples, int event_dims, SymInt row_offset, "
-    "SymInt sample_offset, float logvar_min, float logvar_max"
+_ARGUMENTS = (
+    "Tensor mean, Tensor logvar, Tensor? prior_mean, Tensor? prior_logvar, Tensor? eps, "
+    "Tensor? seed, SymInt? num_samples, int event_dims, SymInt row_offset, SymInt sample_offset, "
+    "float[] bounds"
 )
-
-
-def _gradients(
-    backend: ModuleType,
-    grad_z: Tensor | None,
-    grad_log_ratio: Tensor | None,
-    inputs: tuple[Tensor | None, ...],  # the Gaussians' four and eps
-    options: tuple[Any, ...],  # from the seed to the bounds
-    estimator: str,
-    needs: Needs,
-) -> tuple[Tensor | None, ...]:
-    """The backend's, to which "dreg" is "stl" with a weight for each sample's path."""
-    path_weight = None
-    if estimator == "dreg" and options[1] is not None and grad_log_ratio is not None:
-        path_weight = gradient_shares(grad_log_ratio)
-    return tuple(
-        backend.sample_log_weights_backward(
-            grad_z, grad_log_ratio, path_weight, *inputs, *options,
-            estimator != "reparameterization", needs,
-        )
-    )  # fmt: skip
 
 
 class SampleLogWeights(torch.autograd.Function):
@@ -64,7 +38,7 @@ class SampleLogWeights(torch.autograd.Function):
         eps: Tensor | None,
         options: tuple[Any, ...],  # from the seed to the bounds, as the backend takes them
         estimator: str,
-        backend: ModuleType,
+        backend: ModuleType | Dispatched,
     ) -> tuple[Tensor, Tensor]:
         inputs = (mean, logvar, prior_mean, prior_logvar, eps)
         ctx.save_for_backward(*inputs)
@@ -75,10 +49,17 @@ class SampleLogWeights(torch.autograd.Function):
     @staticmethod
     def backward(ctx: Any, grad_z: Tensor | None, grad_log_ratio: Tensor | None) -> Any:
         inputs = ctx.saved_tensors
-        needs = with_halves(ctx.needs_input_grad[:4], inputs[0], inputs[1], ctx.options[2])
-        gradients = _gradients(
-            ctx.backend, grad_z, grad_log_ratio, inputs, ctx.options, ctx.estimator, needs
+        needs = with_halves(
+            ctx.backend, ctx.needs_input_grad[:4], inputs[0], inputs[1], ctx.options[2]
         )
+        # To a backend "dreg" is "stl" with a weight for each sample's path.
+        path_weight = None
+        if ctx.estimator == "dreg" and ctx.options[1] is not None and grad_log_ratio is not None:
+            path_weight = gradient_shares(grad_log_ratio)
+        gradients = ctx.backend.sample_log_weights_backward(
+            grad_z, grad_log_ratio, path_weight, *inputs, *ctx.options,
+            ctx.estimator != "reparameterization", needs,
+        )  # fmt: skip
         if torch.is_grad_enabled():
             upstream = (grad_z, grad_log_ratio)
             gradients = first_order("sample_log_weights", gradients, *upstream, *inputs)
@@ -106,9 +87,9 @@ def sample_log_weights(
 ) -> tuple[Tensor, Tensor]:
     inputs = (mean, logvar, prior_mean, prior_logvar, eps)
     if uses_dispatcher(*inputs):
-        seed = None if seed is None else _seed.to_tensor(seed, mean.device)
+        seed = _seed.kept_tensor(seed, mean.device, drawn)
         return _op(
-            *inputs, seed, num_samples, event_dims, row_offset, sample_offset, *bounds, estimator,
+            *inputs, seed, num_samples, event_dims, row_offset, sample_offset, bounds, estimator,
             backend,
         )  # fmt: skip
     seed = seed if drawn else _seed.kept(seed)
@@ -116,9 +97,10 @@ def sample_log_weights(
     return _apply(*inputs, options, estimator, _backends.get(backend))
 
 
-def _run(*arguments: Any) -> tuple[Tensor, Tensor]:
-    *inputs, _estimator, backend = arguments
-    return runner("sample_log_weights_forward")(*inputs, backend)
+def _composed(*arguments: Any) -> tuple[Tensor, Tensor]:
+    *inputs_and_options, estimator, backend = arguments
+    inputs, options = inputs_and_options[:5], tuple(inputs_and_options[5:])
+    return _apply(*inputs, options, estimator, Dispatched(backend))
 
 
 def _fake(
@@ -131,55 +113,25 @@ def _fake(
     num_samples: int | None,
     event_dims: int,
     *_options: Any,
-) -> tuple[Tensor, Tensor]:
+) -> list[Tensor]:
     lead = () if num_samples is None else (num_samples,)
     dtype = compute_dtype(mean, logvar, prior_mean, prior_logvar)
-    return (
+    return [
         mean.new_empty((*lead, *mean.shape)),
         mean.new_empty((*lead, *mean.shape[: mean.dim() - event_dims]), dtype=dtype),
-    )
+    ]
 
 
-def _run_backward(
-    grad_z: Tensor | None, grad_log_ratio: Tensor | None, *arguments: Any
-) -> tuple[Tensor, ...]:
-    *given, logvar_min, logvar_max, estimator, backend, needs = arguments
-    inputs, options = tuple(given[:5]), (*given[5:], (logvar_min, logvar_max))
-    gradients = _gradients(
-        _backends.get(backend), grad_z, grad_log_ratio, inputs, options, estimator, tuple(needs)
-    )
-    return as_tensors(gradients, inputs)
-
-
-def _fake_backward(
-    grad_z: Tensor | None, grad_log_ratio: Tensor | None, *arguments: Any
-) -> tuple[Tensor, ...]:
-    return fake_gradients(arguments[-1], (grad_z, grad_log_ratio), arguments[:4])
-
-
-def _setup_context(ctx: Any, inputs: tuple[Any, ...], output: Any) -> None:
-    ctx.save_for_backward(*inputs[:6])
-    ctx.options = inputs[6:]
-    ctx.set_materialize_grads(False)
-
-
-def _backward(ctx: Any, grad_z: Tensor | None, grad_log_ratio: Tensor | None) -> Any:
-    needs = [bool(need) for need in ctx.needs_input_grad[:4]]
-    gradients = _backward_op(grad_z, grad_log_ratio, *ctx.saved_tensors, *ctx.options, needs)
-    return *asked_for(needs, gradients), *(None,) * (2 + len(ctx.options))
-
-
-_op = register(
+_op = register_composed(
     "sample_log_weights",
-    f"({_INPUTS}, {_OPTIONS}, str estimator, str backend) -> (Tensor, Tensor)",
-    _run,
-    _fake,
+    f"({_ARGUMENTS}, str estimator, str backend) -> (Tensor, Tensor)",
+    _composed,
 )
-_op.register_autograd(_backward, setup_context=_setup_context)
-_backward_op = register_backward(
+register_function("sample_log_weights_forward", _ARGUMENTS, "Tensor[]", _fake)
+register_function(
     "sample_log_weights_backward",
-    f"(Tensor? grad_z, Tensor? grad_log_ratio, {_INPUTS}, {_OPTIONS}, str estimator, str backend, "
-    "bool[] needs) -> (Tensor, Tensor, Tensor, Tensor)",
-    _run_backward,
-    _fake_backward,
+    "Tensor? grad_z, Tensor? grad_log_ratio, Tensor? path_weight, "
+    f"{_ARGUMENTS}, bool without_score, bool[] needs",
+    "Tensor[]",
+    fake_gradients(3, 4),
 )

@@ -9,22 +9,19 @@ import torch
 from torch import Tensor
 
 from vae_fast import _backends, _seed
-from vae_fast.autograd import (
-    apply_of,
-    asked_for,
-    backward_runner,
+from vae_fast.autograd import apply_of, first_order, uses_dispatcher
+from vae_fast.autograd.dispatched import (
+    Dispatched,
     fake_gradients,
-    first_order,
-    register,
-    register_backward,
-    uses_dispatcher,
+    register_composed,
+    register_function,
 )
 from vae_fast.autograd.halves import with_halves
 
 # mean is there for its shape and dtype: the gradient does not depend on its values.
 _ARGUMENTS = (
     "Tensor weight, Tensor mean, Tensor logvar, Tensor? eps, Tensor? seed, SymInt? num_samples, "
-    "int event_dims, SymInt row_offset, float logvar_min, float logvar_max, str backend"
+    "int event_dims, SymInt row_offset, float[] bounds"
 )
 
 
@@ -38,7 +35,7 @@ class ScoreFunction(torch.autograd.Function):
         logvar: Tensor,
         eps: Tensor | None,
         options: tuple[Any, ...],  # from the seed to the bounds, as the backend takes them
-        backend: ModuleType,
+        backend: ModuleType | Dispatched,
     ) -> Tensor:
         ctx.save_for_backward(weight, mean, logvar, eps)
         ctx.options, ctx.backend = options, backend
@@ -52,7 +49,7 @@ class ScoreFunction(torch.autograd.Function):
         if any(needs):
             gradients = ctx.backend.score_function_backward(
                 gradient * weight, *inputs, *ctx.options,
-                with_halves(needs, inputs[0], inputs[1], ctx.options[2]),
+                with_halves(ctx.backend, needs, inputs[0], inputs[1], ctx.options[2]),
             )  # fmt: skip
         if torch.is_grad_enabled():
             gradients = first_order("score_function", gradients, gradient, weight, *inputs)
@@ -76,47 +73,24 @@ def score_function(
     backend: str,
 ) -> Tensor:
     if uses_dispatcher(signal, weight, mean, logvar, eps):
-        seed = None if seed is None else _seed.to_tensor(seed, mean.device)
+        seed = _seed.kept_tensor(seed, mean.device)
         return _op(
-            signal, weight, mean, logvar, eps, seed, num_samples, event_dims, row_offset, *bounds,
+            signal, weight, mean, logvar, eps, seed, num_samples, event_dims, row_offset, bounds,
             backend,
         )  # fmt: skip
     options = (_seed.kept(seed), num_samples, event_dims, row_offset, bounds)
     return _apply(signal, weight, mean, logvar, eps, options, _backends.get(backend))
 
 
-def _run(signal: Tensor, *_arguments: Any) -> Tensor:
-    return signal.clone()  # a registered op must not return what it was given
+def _composed(signal: Tensor, *arguments: Any) -> Tensor:
+    *inputs_and_options, backend = arguments
+    inputs, options = inputs_and_options[:4], tuple(inputs_and_options[4:])
+    return _apply(signal, *inputs, options, Dispatched(backend))
 
 
-def _fake(signal: Tensor, *_arguments: Any) -> Tensor:
-    return torch.empty_like(signal)
-
-
-def _fake_backward(weight: Tensor, *arguments: Any) -> tuple[Tensor, ...]:
-    return fake_gradients(arguments[-1], (weight,), arguments[:2])
-
-
-def _setup_context(ctx: Any, inputs: tuple[Any, ...], output: Any) -> None:
-    ctx.save_for_backward(*inputs[1:6])
-    ctx.options = inputs[6:]
-
-
-def _backward(ctx: Any, gradient: Tensor) -> Any:
-    weight, *inputs = ctx.saved_tensors
-    needs = [bool(need) for need in ctx.needs_input_grad[2:4]]
-    gradients: tuple[Tensor | None, ...] = (None, None)
-    if any(needs):
-        made = _backward_op(gradient * weight, *inputs, *ctx.options, needs)
-        gradients = asked_for(needs, made)
-    return gradient, None, *gradients, *(None,) * (2 + len(ctx.options))
-
-
-_op = register("score_function", f"(Tensor signal, {_ARGUMENTS}) -> Tensor", _run, _fake)
-_op.register_autograd(_backward, setup_context=_setup_context)
-_backward_op = register_backward(
-    "score_function_backward",
-    f"({_ARGUMENTS}, bool[] needs) -> (Tensor, Tensor)",
-    backward_runner("score_function_backward"),
-    _fake_backward,
+_op = register_composed(
+    "score_function", f"(Tensor signal, {_ARGUMENTS}, str backend) -> Tensor", _composed
+)
+register_function(
+    "score_function_backward", f"{_ARGUMENTS}, bool[] needs", "Tensor[]", fake_gradients(1, 2)
 )

@@ -1,0 +1,107 @@
+"""The backends' functions as registered ops, for whoever traces or wraps a call.
+
+``vae_fast::op_forward`` and ``vae_fast::op_backward`` do what the backends' functions of those
+names do, and have no derivative. ``vae_fast::op`` is composed of them by the op's
+``torch.autograd.Function``: who looks at what a call is made of, as the compiler does, sees them.
+They are registered without ``torch.library.custom_op``, whose checks at every call and whose way
+through autograd would take as long as a small kernel.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from vae_fast import _backends
+
+_library = torch.library.Library("vae_fast", "FRAGMENT")
+
+
+def _define(op: str, schema: str, key: str, run: Callable[..., Any], *tags: torch.Tag) -> Any:
+    _library.define(op + schema, tags=(torch.Tag.pt2_compliant_tag, *tags))
+    _library.impl(op, run, key)
+    return getattr(torch.ops.vae_fast, op).default
+
+
+def register(
+    op: str,
+    schema: str,
+    run: Callable[..., Any],
+    fake: Callable[..., Any],
+    *,
+    tags: Sequence[torch.Tag] = (),
+) -> Any:
+    """Registers ``vae_fast::<op>`` for every device, without a derivative, with the function that
+    tells its shapes."""
+    registered = _define(op, schema, "CompositeExplicitAutograd", run, *tags)
+    torch.library.register_fake(f"vae_fast::{op}", fake, lib=_library)
+    return registered
+
+
+def register_composed(op: str, schema: str, run: Callable[..., Any]) -> Any:
+    """Registers ``vae_fast::<op>``, which is what ``run`` makes of other ops."""
+    return _define(op, schema, "CompositeImplicitAutograd", run)
+
+
+def register_function(
+    function: str, arguments: str, returns: str, fake: Callable[..., Any]
+) -> None:
+    """Registers the backends' ``function`` by its name.
+
+    Its arguments are followed by the backend's name. Where it returns several tensors, or None for
+    one that was not asked for, the op returns a list of those that there are (``Tensor[]``), and so
+    does ``fake``.
+    """
+
+    def run(*given: Any) -> Any:
+        *options, backend = given
+        options = [tuple(each) if type(each) is list else each for each in options]
+        made = getattr(_backends.get(backend), function)(*options)
+        return made if returns == "Tensor" else list(_tensors(made))
+
+    register(function, f"({arguments}, str backend) -> {returns}", run, fake)
+
+
+def _tensors(made: Any) -> Iterator[Tensor]:
+    for each in made:
+        if isinstance(each, Tensor):
+            yield each
+        elif each is not None:
+            yield from _tensors(each)
+
+
+class Dispatched:
+    """The backend of that name, its functions called as the registered ops."""
+
+    def __init__(self, name: str) -> None:
+        self._name = name
+
+    def __getattr__(self, function: str) -> Callable[..., Any]:
+        op = getattr(torch.ops.vae_fast, function).default
+
+        def call(*arguments: Any) -> Any:
+            made = op(*arguments, self._name)
+            if isinstance(made, Tensor):
+                return made
+            if not function.endswith("_backward"):
+                return tuple(made)
+            gradients, needs = iter(made), arguments[-1]
+            return tuple(next(gradients) if need else None for need in needs)
+
+        return call
+
+
+def fake_gradients(first: int, count: int) -> Callable[..., list[Tensor]]:
+    """What tells the shapes of a backward op: those of the inputs whose gradients are needed.
+
+    The inputs are ``count`` of its arguments, from the one numbered ``first`` on.
+    """
+
+    def fake(*arguments: Any) -> list[Tensor]:
+        needs, inputs = arguments[-2], arguments[first : first + count]
+        return [t.new_empty(t.shape) for need, t in zip(needs, inputs, strict=True) if need]
+
+    return fake
