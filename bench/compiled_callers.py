@@ -1,8 +1,8 @@
 """What the ops cost in compiled code: ``python -m bench.compiled_callers``.
 
 To the compiler an op is a call that it cannot see into, and small calls wait for the way there.
-Forward and backward pass on one thread of the CPU: the op as it is, the same under ``torch.compile``,
-and eager PyTorch under it. Writes the table of ``docs/performance.md``.
+Forward and backward pass on one thread of the CPU: the op as it is, under ``torch.compile``, and
+eager PyTorch under it. Writes the table of ``docs/performance.md``.
 """
 
 from __future__ import annotations

@@ -2,7 +2,7 @@
 
 The C library gives freed blocks of several megabytes back to the system, and the next call faults
 each of their pages in anew. For the loss and its gradients at 1024 x 20000 that takes 33 ms of 44
-(AMD EPYC Zen 4, 2 threads). What a training step frees, the next one needs, so such blocks are kept
+(AMD EPYC Zen 5, 2 threads). What a training step frees, the next one needs, so such blocks are kept
 here, up to a limit. A block is lent to one tensor's storage at a time, and comes back when that is
 freed: no view of it, saved tensor, ``.grad`` or NumPy array is left then.
 

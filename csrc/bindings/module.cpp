@@ -54,7 +54,7 @@ py::dict build_info() {
 }
 
 // The value of a float32 or float64 tensor of one element, which Tensor.item() gives in some 6 us
-// where its code is not in the cache (AMD Zen 4).
+// where its code is not in the cache (AMD Zen 5).
 double value(Object tensor) {
   const TensorView view = read(tensor);
   return view.is_double() ? *static_cast<const double*>(view.data)

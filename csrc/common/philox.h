@@ -25,6 +25,8 @@ VF_FN void philox4x32_10(U (&counter)[4], uint64_t seed) {
   uint32_t key1 = static_cast<uint32_t>(seed >> 32);
 #if defined(__CUDACC__)
 #pragma unroll
+#else
+#pragma GCC unroll 10
 #endif
   for (int round = 0; round < 10; ++round) {
     U high0, low0, high1, low1;

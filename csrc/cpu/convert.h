@@ -4,7 +4,7 @@
 #include <type_traits>
 
 #include "cpu/operand.h"
-#include "cpu/simd.h"
+#include "cpu/vector.h"
 
 namespace vae_fast::VF_ISA {
 
@@ -98,20 +98,20 @@ VF_FN void from_compute(T a, BFloat16* p) {
   *p = narrow_bfloat16(static_cast<float>(a));
 }
 
-// A vector of half precision, converted in registers.
-typedef uint16_t HalfWords __attribute__((vector_size(2 * kWidth)));
+// A register's elements in half precision.
+typedef uint16_t HalfWords __attribute__((vector_size(2 * kRegister)));
 
-VF_FN F32 widen(HalfWords words, BFloat16) {
+VF_FN FloatRegister widen(HalfWords words, BFloat16) {
 #if defined(__AVX512F__)
-  const U32 word = U32::Vector(_mm512_cvtepu16_epi32(__m256i(words)));
+  const WordRegister word = WordRegister::Vector(_mm512_cvtepu16_epi32(__m256i(words)));
 #elif defined(__AVX2__)
-  const U32 word = U32::Vector(_mm256_cvtepu16_epi32(__m128i(words)));
+  const WordRegister word = WordRegister::Vector(_mm256_cvtepu16_epi32(__m128i(words)));
 #else
-  const U32 word = __builtin_convertvector(words, U32::Vector);
+  const WordRegister word = __builtin_convertvector(words, WordRegister::Vector);
 #endif
   return from_bits(word << 16);
 }
-VF_FN HalfWords narrow(F32 a, BFloat16) {
+VF_FN HalfWords narrow(FloatRegister a, BFloat16) {
 #if defined(__AVX512BF16__)
   // One instruction in place of nine. It makes 0 of what is below the least normal number.
   const __m256bh made = _mm512_cvtneps_pbh(__m512(a.v));
@@ -119,8 +119,10 @@ VF_FN HalfWords narrow(F32 a, BFloat16) {
   std::memcpy(&words, &made, sizeof words);
   return words;
 #else
-  const U32 word = bits(a), rounded = word + U32(0x7FFFu) + ((word >> 16) & U32(1u));
-  const U32 right(a.v == a.v ? rounded.v : U32(0x7FC00000u).v);  // a NaN may have become infinity
+  const WordRegister word = bits(a),
+                     rounded = word + WordRegister(0x7FFFu) + ((word >> 16) & WordRegister(1u));
+  const WordRegister right(
+      a.v == a.v ? rounded.v : WordRegister(0x7FC00000u).v);  // a NaN may have become infinity
 #if defined(__AVX512F__)
   return HalfWords(_mm512_cvtepi32_epi16(__m512i((right >> 16).v)));
 #elif defined(__AVX2__)
@@ -133,25 +135,25 @@ VF_FN HalfWords narrow(F32 a, BFloat16) {
 #endif
 }
 
-VF_FN F32 widen(HalfWords words, Half) {
+VF_FN FloatRegister widen(HalfWords words, Half) {
 #if defined(__AVX512F__)
-  return F32::Vector(_mm512_cvtph_ps(__m256i(words)));
+  return FloatRegister::Vector(_mm512_cvtph_ps(__m256i(words)));
 #elif defined(__AVX2__)
-  return F32::Vector(_mm256_cvtph_ps(__m128i(words)));
+  return FloatRegister::Vector(_mm256_cvtph_ps(__m128i(words)));
 #else
-  F32 a(0.0f);
-  for (int lane = 0; lane < kWidth; ++lane) a.v[lane] = widen(Half{words[lane]});
+  FloatRegister a(0.0f);
+  for (int lane = 0; lane < kRegister; ++lane) a.v[lane] = widen(Half{words[lane]});
   return a;
 #endif
 }
-VF_FN HalfWords narrow(F32 a, Half) {
+VF_FN HalfWords narrow(FloatRegister a, Half) {
 #if defined(__AVX512F__)
   return HalfWords(_mm512_cvtps_ph(__m512(a.v), _MM_FROUND_TO_NEAREST_INT));
 #elif defined(__AVX2__)
   return HalfWords(_mm256_cvtps_ph(__m256(a.v), _MM_FROUND_TO_NEAREST_INT));
 #else
   HalfWords words{};
-  for (int lane = 0; lane < kWidth; ++lane) words[lane] = narrow_half(a.v[lane]).bits;
+  for (int lane = 0; lane < kRegister; ++lane) words[lane] = narrow_half(a.v[lane]).bits;
   return words;
 #endif
 }
@@ -159,25 +161,36 @@ VF_FN HalfWords narrow(F32 a, Half) {
 template <class S>
 constexpr bool kIsHalf = sizeof(S) == sizeof(uint16_t);
 
-// The first lanes of a vector in memory; the others are 0.
 template <class S, class = std::enable_if_t<kIsHalf<S>>>
-VF_FN F32 load_part(const S* p, int lanes) {
-  HalfWords words{};
-  std::memcpy(&words, p, sizeof(S) * lanes);
+VF_FN FloatRegister load_register(const S* p) {
+  HalfWords words;
+  std::memcpy(&words, p, sizeof words);
   return widen(words, S{});
 }
 template <class S, class = std::enable_if_t<kIsHalf<S>>>
-VF_FN void store_part(S* p, int lanes, F32 a) {
+VF_FN void store_register(S* p, FloatRegister a) {
   const HalfWords words = narrow(a, S{});
+  std::memcpy(p, &words, sizeof words);
+}
+// The first lanes of a register in memory; the others are 0.
+template <class S, class = std::enable_if_t<kIsHalf<S>>>
+VF_FN FloatRegister load_register(const S* p, int lanes) {
+#if defined(__AVX512F__)
+  return widen(HalfWords(_mm256_maskz_loadu_epi16(mask_of(lanes), p)), S{});
+#else
+  HalfWords words{};
+  std::memcpy(&words, p, sizeof(S) * lanes);
+  return widen(words, S{});
+#endif
+}
+template <class S, class = std::enable_if_t<kIsHalf<S>>>
+VF_FN void store_register(S* p, int lanes, FloatRegister a) {
+  const HalfWords words = narrow(a, S{});
+#if defined(__AVX512F__)
+  _mm256_mask_storeu_epi16(p, mask_of(lanes), __m256i(words));
+#else
   std::memcpy(p, &words, sizeof(S) * lanes);
-}
-template <class S, class = std::enable_if_t<kIsHalf<S>>>
-VF_FN F32 load(const S* p) {
-  return load_part(p, kWidth);
-}
-template <class S, class = std::enable_if_t<kIsHalf<S>>>
-VF_FN void store(S* p, F32 a) {
-  store_part(p, kWidth, a);
+#endif
 }
 
 template <class S, class T>

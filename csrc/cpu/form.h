@@ -11,7 +11,7 @@ namespace vae_fast::VF_ISA {
 // T: what is computed in. S: the elements that the loops read and write. T, where tensors may be
 // anything: they go through buffers where they have to. Half precision, where every tensor has an
 // element of it each, next to one another: these are converted in registers, which takes half the
-// time of a loss on large bfloat16 tensors that buffers take (AMD Zen 4). kRange: of what is
+// time of a loss on large bfloat16 tensors that buffers take (AMD Zen 5). kRange: of what is
 // exponentiated.
 template <class T_, class S_, math::Range kRange_>
 struct Form {

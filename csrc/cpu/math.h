@@ -6,7 +6,7 @@
 #include <cmath>
 
 #include "common/sincos.h"
-#include "cpu/simd.h"
+#include "cpu/vector.h"
 
 namespace vae_fast::VF_ISA::math {
 
@@ -67,7 +67,7 @@ VF_FN F32 exp(F32 x) {
   value = fma(value, y.r, F32(1.0f));
   value = fma(value, y.r, F32(1.0f));
 #if defined(__AVX512F__)
-  return F32::Vector(_mm512_scalef_ps(__m512(value.v), __m512(y.k.v)));
+  return scaled(value, y.k);
 #else
   if constexpr (kRange == Range::modest) return value * power_of_two(y.k);
   // In two factors, so that neither leaves the exponent's range.

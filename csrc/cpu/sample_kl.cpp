@@ -21,13 +21,14 @@ void forward(const SampleKLArgs& args, int threads) {
     NoiseBuffer<T> noise;
     T* root = root_buffer.data;
     const GaussianTile<Form> in(args.inputs, tile);
+    const S* const mean = in.mean;
 
     for (int64_t sample = 0; sample < args.samples; ++sample) {
       const T* eps = noise_of(args, sample, tile, noise);
       const int64_t start = sample * plane + tile.start;
       S* z = in_place ? static_cast<S*>(args.z.data) + start : z_buffer.data;
       const auto draw = [&](int i, int lanes, Lanes<T> deviation) VF_INLINE {
-        put(z + i, lanes, math::fma(deviation, get(eps + i, lanes), get(in.mean + i, lanes)));
+        put(z + i, lanes, math::fma(deviation, get(eps + i, lanes), get(mean + i, lanes)));
       };
       if (sample > 0) {
         for_each_vector<T>(

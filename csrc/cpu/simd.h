@@ -1,4 +1,4 @@
-// Vectors of the widest registers that this file is compiled for: float, and 32-bit words.
+// The widest registers that this file is compiled for, of float and of 32-bit words.
 //
 // Operators come from the compiler's vector types; what these lack is written in intrinsics for
 // AVX-512 and AVX2, and lane by lane elsewhere, which compilers turn into SSE or NEON.
@@ -15,93 +15,79 @@
 namespace vae_fast::VF_ISA {
 
 #if defined(__AVX512F__)
-constexpr int kWidth = 16;
+constexpr int kRegister = 16;
 #elif defined(__AVX2__)
-constexpr int kWidth = 8;
+constexpr int kRegister = 8;
 #else
-constexpr int kWidth = 4;
+constexpr int kRegister = 4;
 #endif
 
-struct U32 {
-  typedef uint32_t Vector __attribute__((vector_size(4 * kWidth)));
+struct WordRegister {
+  typedef uint32_t Vector __attribute__((vector_size(4 * kRegister)));
   Vector v;
 
-  VF_FN U32() = default;
-  VF_FN U32(Vector v) : v(v) {}
-  VF_FN U32(uint32_t scalar) : v(Vector{} + scalar) {}
+  VF_FN WordRegister() = default;
+  VF_FN WordRegister(Vector v) : v(v) {}
+  VF_FN WordRegister(uint32_t scalar) : v(Vector{} + scalar) {}
 };
 
-VF_FN U32 operator+(U32 a, U32 b) { return a.v + b.v; }
-VF_FN U32 operator-(U32 a, U32 b) { return a.v - b.v; }
-VF_FN U32 operator^(U32 a, U32 b) { return a.v ^ b.v; }
-VF_FN U32 operator&(U32 a, U32 b) { return a.v & b.v; }
-VF_FN U32 operator<<(U32 a, int n) { return a.v << n; }
-VF_FN U32 operator>>(U32 a, int n) { return a.v >> n; }
+VF_FN WordRegister operator+(WordRegister a, WordRegister b) { return a.v + b.v; }
+VF_FN WordRegister operator-(WordRegister a, WordRegister b) { return a.v - b.v; }
+VF_FN WordRegister operator^(WordRegister a, WordRegister b) { return a.v ^ b.v; }
+VF_FN WordRegister operator&(WordRegister a, WordRegister b) { return a.v & b.v; }
+VF_FN WordRegister operator<<(WordRegister a, int n) { return a.v << n; }
+VF_FN WordRegister operator>>(WordRegister a, int n) { return a.v >> n; }
 
-struct F32 {
-  typedef float Vector __attribute__((vector_size(4 * kWidth)));
+struct FloatRegister {
+  typedef float Vector __attribute__((vector_size(4 * kRegister)));
   Vector v;
 
-  VF_FN F32() = default;
-  VF_FN F32(Vector v) : v(v) {}
-  VF_FN F32(float scalar) : v(Vector{} + scalar) {}
+  VF_FN FloatRegister() = default;
+  VF_FN FloatRegister(Vector v) : v(v) {}
+  VF_FN FloatRegister(float scalar) : v(Vector{} + scalar) {}
 };
 
-VF_FN F32 operator+(F32 a, F32 b) { return a.v + b.v; }
-VF_FN F32 operator-(F32 a, F32 b) { return a.v - b.v; }
-VF_FN F32 operator*(F32 a, F32 b) { return a.v * b.v; }
-VF_FN F32 operator/(F32 a, F32 b) { return a.v / b.v; }
-VF_FN F32 operator-(F32 a) { return -a.v; }
+VF_FN FloatRegister operator+(FloatRegister a, FloatRegister b) { return a.v + b.v; }
+VF_FN FloatRegister operator-(FloatRegister a, FloatRegister b) { return a.v - b.v; }
+VF_FN FloatRegister operator*(FloatRegister a, FloatRegister b) { return a.v * b.v; }
+VF_FN FloatRegister operator/(FloatRegister a, FloatRegister b) { return a.v / b.v; }
+VF_FN FloatRegister operator-(FloatRegister a) { return -a.v; }
 
-VF_FN U32 bits(F32 a) { return reinterpret_cast<U32::Vector>(a.v); }
-VF_FN F32 from_bits(U32 a) { return reinterpret_cast<F32::Vector>(a.v); }
+VF_FN WordRegister bits(FloatRegister a) { return reinterpret_cast<WordRegister::Vector>(a.v); }
+VF_FN FloatRegister from_bits(WordRegister a) {
+  return reinterpret_cast<FloatRegister::Vector>(a.v);
+}
 
-// A double path is one lane wide: the formulas take either type.
-template <class T>
-struct LanesOf;
-template <>
-struct LanesOf<float> {
-  using Type = F32;
-  static constexpr int width = kWidth;
-};
-template <>
-struct LanesOf<double> {
-  using Type = double;
-  static constexpr int width = 1;
-};
-template <class T>
-using Lanes = typename LanesOf<T>::Type;
-
-VF_FN F32 load(const float* p) {
-  F32 a;
+VF_FN FloatRegister load_register(const float* p) {
+  FloatRegister a;
   std::memcpy(&a, p, sizeof a);
   return a;
 }
-VF_FN double load(const double* p) { return *p; }
-VF_FN void store(float* p, F32 a) { std::memcpy(p, &a, sizeof a); }
-VF_FN void store(double* p, double a) { *p = a; }
+VF_FN void store_register(float* p, FloatRegister a) { std::memcpy(p, &a, sizeof a); }
 
-#if defined(__AVX2__) && !defined(__AVX512F__)
+#if defined(__AVX512F__)
+VF_FN __mmask16 mask_of(int lanes) { return static_cast<__mmask16>((1u << lanes) - 1); }
+#elif defined(__AVX2__)
 VF_FN __m256i first_lanes(int lanes) {
   return _mm256_cmpgt_epi32(_mm256_set1_epi32(lanes), _mm256_setr_epi32(0, 1, 2, 3, 4, 5, 6, 7));
 }
 #endif
 
-// The first lanes, fewer than kWidth, of a vector in memory; the others are 0.
-VF_FN F32 load_part(const float* p, int lanes) {
+// The first lanes, fewer than kRegister, of a vector in memory; the others are 0.
+VF_FN FloatRegister load_register(const float* p, int lanes) {
 #if defined(__AVX512F__)
-  return F32::Vector(_mm512_maskz_loadu_ps(static_cast<__mmask16>((1u << lanes) - 1), p));
+  return FloatRegister::Vector(_mm512_maskz_loadu_ps(mask_of(lanes), p));
 #elif defined(__AVX2__)
-  return F32::Vector(_mm256_maskload_ps(p, first_lanes(lanes)));
+  return FloatRegister::Vector(_mm256_maskload_ps(p, first_lanes(lanes)));
 #else
-  F32 a(0.0f);
+  FloatRegister a(0.0f);
   for (int lane = 0; lane < lanes; ++lane) a.v[lane] = p[lane];
   return a;
 #endif
 }
-VF_FN void store_part(float* p, int lanes, F32 a) {
+VF_FN void store_register(float* p, int lanes, FloatRegister a) {
 #if defined(__AVX512F__)
-  _mm512_mask_storeu_ps(p, static_cast<__mmask16>((1u << lanes) - 1), __m512(a.v));
+  _mm512_mask_storeu_ps(p, mask_of(lanes), __m512(a.v));
 #elif defined(__AVX2__)
   _mm256_maskstore_ps(p, first_lanes(lanes), __m256(a.v));
 #else
@@ -110,7 +96,7 @@ VF_FN void store_part(float* p, int lanes, F32 a) {
 }
 
 // By halves: each lane of the lower one and its fellow of the upper one, and so on.
-VF_FN float sum_of_lanes(F32 a) {
+VF_FN float sum_of_lanes(FloatRegister a) {
 #if defined(__SSE2__)
 #if defined(__AVX512F__)
   const __m256 eight =
@@ -126,88 +112,105 @@ VF_FN float sum_of_lanes(F32 a) {
   const __m128 two = _mm_add_ps(four, _mm_movehl_ps(four, four));
   return _mm_cvtss_f32(_mm_add_ss(two, _mm_shuffle_ps(two, two, 1)));
 #else
-  for (int half = kWidth / 2; half > 0; half /= 2)
+  for (int half = kRegister / 2; half > 0; half /= 2)
     for (int lane = 0; lane < half; ++lane) a.v[lane] += a.v[lane + half];
   return a.v[0];
 #endif
 }
-VF_FN double sum_of_lanes(double a) { return a; }
 
-VF_FN F32 fma(F32 a, F32 b, F32 c) {
+VF_FN FloatRegister fma(FloatRegister a, FloatRegister b, FloatRegister c) {
 #if defined(__AVX512F__)
-  return F32::Vector(_mm512_fmadd_ps(__m512(a.v), __m512(b.v), __m512(c.v)));
+  return FloatRegister::Vector(_mm512_fmadd_ps(__m512(a.v), __m512(b.v), __m512(c.v)));
 #elif defined(__AVX2__)
-  return F32::Vector(_mm256_fmadd_ps(__m256(a.v), __m256(b.v), __m256(c.v)));
+  return FloatRegister::Vector(_mm256_fmadd_ps(__m256(a.v), __m256(b.v), __m256(c.v)));
 #else
   return a.v * b.v + c.v;
 #endif
 }
 
-VF_FN F32 sqrt(F32 a) {
+VF_FN FloatRegister sqrt(FloatRegister a) {
 #if defined(__AVX512F__)
-  return F32::Vector(_mm512_sqrt_ps(__m512(a.v)));
+  return FloatRegister::Vector(_mm512_sqrt_ps(__m512(a.v)));
 #elif defined(__AVX2__)
-  return F32::Vector(_mm256_sqrt_ps(__m256(a.v)));
+  return FloatRegister::Vector(_mm256_sqrt_ps(__m256(a.v)));
 #else
-  for (int i = 0; i < kWidth; ++i) a.v[i] = __builtin_sqrtf(a.v[i]);
+  for (int i = 0; i < kRegister; ++i) a.v[i] = __builtin_sqrtf(a.v[i]);
   return a;
 #endif
 }
 
 // The second operand where either is NaN, as the x86 instructions have it.
-VF_FN F32 min(F32 a, F32 b) {
+VF_FN FloatRegister min(FloatRegister a, FloatRegister b) {
 #if defined(__AVX512F__)
-  return F32::Vector(_mm512_min_ps(__m512(a.v), __m512(b.v)));
+  return FloatRegister::Vector(_mm512_min_ps(__m512(a.v), __m512(b.v)));
 #elif defined(__AVX2__)
-  return F32::Vector(_mm256_min_ps(__m256(a.v), __m256(b.v)));
+  return FloatRegister::Vector(_mm256_min_ps(__m256(a.v), __m256(b.v)));
 #else
-  return F32(a.v < b.v ? a.v : b.v);
+  return FloatRegister(a.v < b.v ? a.v : b.v);
 #endif
 }
 
-VF_FN F32 max(F32 a, F32 b) {
+VF_FN FloatRegister max(FloatRegister a, FloatRegister b) {
 #if defined(__AVX512F__)
-  return F32::Vector(_mm512_max_ps(__m512(a.v), __m512(b.v)));
+  return FloatRegister::Vector(_mm512_max_ps(__m512(a.v), __m512(b.v)));
 #elif defined(__AVX2__)
-  return F32::Vector(_mm256_max_ps(__m256(a.v), __m256(b.v)));
+  return FloatRegister::Vector(_mm256_max_ps(__m256(a.v), __m256(b.v)));
 #else
-  return F32(a.v > b.v ? a.v : b.v);
+  return FloatRegister(a.v > b.v ? a.v : b.v);
 #endif
 }
 
 // a where k is zero (of either sign), else b.
-VF_FN F32 select_zero(F32 k, F32 a, F32 b) { return F32(k.v == F32(0.0f).v ? a.v : b.v); }
+VF_FN FloatRegister select_zero(FloatRegister k, FloatRegister a, FloatRegister b) {
+  return FloatRegister(k.v == FloatRegister(0.0f).v ? a.v : b.v);
+}
 // a where v > limit, else b.
-VF_FN F32 select_above(F32 v, F32 limit, F32 a, F32 b) { return F32(v.v > limit.v ? a.v : b.v); }
+VF_FN FloatRegister select_above(FloatRegister v, FloatRegister limit, FloatRegister a,
+                                 FloatRegister b) {
+  return FloatRegister(v.v > limit.v ? a.v : b.v);
+}
 // below where a < limit, else otherwise.
-VF_FN F32 select_below(F32 a, F32 limit, F32 below, F32 otherwise) {
-  return F32(a.v < limit.v ? below.v : otherwise.v);
+VF_FN FloatRegister select_below(FloatRegister a, FloatRegister limit, FloatRegister below,
+                                 FloatRegister otherwise) {
+  return FloatRegister(a.v < limit.v ? below.v : otherwise.v);
 }
 // value where a == b, else 0.
-VF_FN F32 select_equal(F32 a, F32 b, F32 value) { return F32(a.v == b.v ? value.v : F32(0.0f).v); }
+VF_FN FloatRegister select_equal(FloatRegister a, FloatRegister b, FloatRegister value) {
+  return FloatRegister(a.v == b.v ? value.v : FloatRegister(0.0f).v);
+}
 
-VF_FN F32 signed_to_float(U32 a) {
-  typedef int32_t Signed __attribute__((vector_size(4 * kWidth)));
-  return __builtin_convertvector(reinterpret_cast<Signed>(a.v), F32::Vector);
+// 1 where a < limit, else 0.
+VF_FN WordRegister one_below(WordRegister a, WordRegister limit) {
+  return WordRegister(WordRegister::Vector(a.v < limit.v)) & WordRegister(1u);
+}
+
+VF_FN FloatRegister signed_to_float(WordRegister a) {
+  typedef int32_t Signed __attribute__((vector_size(4 * kRegister)));
+  return __builtin_convertvector(reinterpret_cast<Signed>(a.v), FloatRegister::Vector);
 }
 
 // Rounded to nearest, as the conversion of one word is.
-VF_FN F32 unsigned_to_float(U32 a) {
+VF_FN FloatRegister unsigned_to_float(WordRegister a) {
 #if defined(__AVX512F__)
-  return F32::Vector(_mm512_cvtepu32_ps(__m512i(a.v)));
+  return FloatRegister::Vector(_mm512_cvtepu32_ps(__m512i(a.v)));
 #else
   // Both halves and the product are exact, so only the addition rounds.
-  return signed_to_float(a >> 16) * F32(65536.0f) + signed_to_float(a & U32(0xFFFFu));
+  return signed_to_float(a >> 16) * FloatRegister(65536.0f) +
+         signed_to_float(a & WordRegister(0xFFFFu));
 #endif
 }
 
-// 2^k for integral k in [-126, 127].
-VF_FN F32 power_of_two(F32 k) { return from_bits(bits(k + F32(12582912.0f + 127.0f)) << 23); }
+#if defined(__AVX512F__)
+// a 2^k for integral k, 0 or infinity among the results.
+VF_FN FloatRegister scaled(FloatRegister a, FloatRegister k) {
+  return FloatRegister::Vector(_mm512_scalef_ps(__m512(a.v), __m512(k.v)));
+}
+#endif
 
-// kWidth words in lanes of 64 bits, the even and the odd ones apart, for multiplications: the
+// kRegister words in lanes of 64 bits, the even and the odd ones apart, for multiplications: the
 // processor multiplies such lanes in whole, by their low halves. The high halves hold anything.
 // Two vectors also are two chains of work, and one alone would wait for its own results.
-struct WideU32 {
+struct WideRegister {
 #if defined(__AVX512F__)
   typedef uint64_t Vector __attribute__((vector_size(64)));
 #elif defined(__AVX2__)
@@ -217,51 +220,56 @@ struct WideU32 {
 #endif
   Vector even, odd;
 
-  VF_FN WideU32() = default;
-  VF_FN WideU32(Vector even, Vector odd) : even(even), odd(odd) {}
-  VF_FN WideU32(uint32_t scalar) : even(Vector{} + scalar), odd(Vector{} + scalar) {}
-  VF_FN explicit WideU32(U32 a) : even(reinterpret_cast<Vector>(a.v)), odd(even >> 32) {}
-  VF_FN U32 words() const {
+  VF_FN WideRegister() = default;
+  VF_FN WideRegister(Vector even, Vector odd) : even(even), odd(odd) {}
+  VF_FN WideRegister(uint32_t scalar) : even(Vector{} + scalar), odd(Vector{} + scalar) {}
+  VF_FN explicit WideRegister(WordRegister a)
+      : even(reinterpret_cast<Vector>(a.v)), odd(even >> 32) {}
+  VF_FN WordRegister words() const {
 #if defined(__AVX512F__)
-    return U32::Vector(
+    return WordRegister::Vector(
         _mm512_mask_shuffle_epi32(__m512i(even), 0xAAAA, __m512i(odd), _MM_PERM_CCAA));
 #elif defined(__AVX2__)
-    return U32::Vector(_mm256_blend_epi32(__m256i(even), __m256i(odd << 32), 0xAA));
+    return WordRegister::Vector(_mm256_blend_epi32(__m256i(even), __m256i(odd << 32), 0xAA));
 #else
-    return reinterpret_cast<U32::Vector>((even & 0xFFFFFFFFu) | (odd << 32));
+    return reinterpret_cast<WordRegister::Vector>((even & 0xFFFFFFFFu) | (odd << 32));
 #endif
   }
 };
 
-VF_FN WideU32 operator^(WideU32 a, WideU32 b) { return {a.even ^ b.even, a.odd ^ b.odd}; }
+VF_FN WideRegister operator^(WideRegister a, WideRegister b) {
+  return {a.even ^ b.even, a.odd ^ b.odd};
+}
 
-VF_FN WideU32::Vector multiply_low_halves(uint32_t a, WideU32::Vector b) {
+VF_FN WideRegister::Vector multiply_low_halves(uint32_t a, WideRegister::Vector b) {
 #if defined(__AVX512F__)
-  return WideU32::Vector(_mm512_mul_epu32(_mm512_set1_epi64(a), __m512i(b)));
+  return WideRegister::Vector(_mm512_mul_epu32(_mm512_set1_epi64(a), __m512i(b)));
 #elif defined(__AVX2__)
-  return WideU32::Vector(_mm256_mul_epu32(_mm256_set1_epi64x(a), __m256i(b)));
+  return WideRegister::Vector(_mm256_mul_epu32(_mm256_set1_epi64x(a), __m256i(b)));
 #elif defined(__SSE2__)
-  return WideU32::Vector(_mm_mul_epu32(_mm_set1_epi64x(a), __m128i(b)));
+  return WideRegister::Vector(_mm_mul_epu32(_mm_set1_epi64x(a), __m128i(b)));
 #else
   return (b & 0xFFFFFFFFu) * a;
 #endif
 }
 
-VF_FN void multiply_high_low(uint32_t a, WideU32 b, WideU32& high, WideU32& low) {
+VF_FN void multiply_high_low(uint32_t a, WideRegister b, WideRegister& high, WideRegister& low) {
   low = {multiply_low_halves(a, b.even), multiply_low_halves(a, b.odd)};
   high = {low.even >> 32, low.odd >> 32};
 }
 
-// Which of kWidth consecutive blocks of four a lane must work on for store_blocks to be in order.
-VF_FN U32 block_of_lane() {
-  U32 block;
-  for (int lane = 0; lane < kWidth; ++lane) block.v[lane] = (kWidth / 4) * (lane % 4) + lane / 4;
+// Which of kRegister consecutive blocks of four a lane must work on for store_blocks to be in
+// order.
+VF_FN WordRegister block_of_register() {
+  WordRegister block;
+  for (int lane = 0; lane < kRegister; ++lane)
+    block.v[lane] = (kRegister / 4) * (lane % 4) + lane / 4;
   return block;
 }
 
-// Stores a[0..3] of block 0, of block 1, ...: 4 * kWidth floats. Four lanes of 128 bits at a time
-// are transposed within themselves; the order of the blocks makes that enough.
-VF_FN void store_blocks(float* p, const F32 (&a)[4]) {
+// Stores a[0..3] of block 0, of block 1, ...: 4 * kRegister floats. Four lanes of 128 bits at a
+// time are transposed within themselves; the order of the blocks makes that enough.
+VF_FN void store_blocks(float* p, const FloatRegister (&a)[4]) {
 #if defined(__AVX512F__)
   const __m512 low01 = _mm512_unpacklo_ps(__m512(a[0].v), __m512(a[1].v));
   const __m512 high01 = _mm512_unpackhi_ps(__m512(a[0].v), __m512(a[1].v));
@@ -293,7 +301,7 @@ VF_FN void store_blocks(float* p, const F32 (&a)[4]) {
   _mm256_storeu_ps(p + 16, join_low(high01, high23));
   _mm256_storeu_ps(p + 24, join_high(high01, high23));
 #else
-  for (int lane = 0; lane < kWidth; ++lane)
+  for (int lane = 0; lane < kRegister; ++lane)
     for (int word = 0; word < 4; ++word) p[4 * lane + word] = a[word].v[lane];
 #endif
 }

@@ -32,7 +32,7 @@ def apply_of(function: type[torch.autograd.Function]) -> Callable[..., Any]:
     """``function.apply``, without the Python parts of it and of the backward pass.
 
     The first looks for torch.func's transforms. Under these no fused op is chosen
-    (``_backends.choose``), and looking costs a small call 5 µs (AMD Zen 4). The second looks by
+    (``_backends.choose``), and looking costs a small call 5 µs (AMD Zen 5). The second looks by
     which of two names the backward pass was defined, 0.5 µs.
     """
     function._backward_cls.apply = function.backward  # type: ignore[attr-defined]

@@ -2,7 +2,7 @@
 
 Where they are made as the halves of one new tensor, that tensor is the gradient of the whole, and
 nobody has to join them: for 32,768 x 2 x 128 float32 elements joining takes 5 ms of 10 (AMD EPYC
-Zen 4, one thread).
+Zen 5, one thread).
 """
 
 from __future__ import annotations
