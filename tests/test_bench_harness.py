@@ -10,7 +10,19 @@ import bench_folder  # noqa: F401
 import pytest
 import torch
 
-from bench import ahead, counts, device, floor, harness, limit, memory, peers, sections, stages
+from bench import (
+    ahead,
+    compiled_callers,
+    counts,
+    device,
+    floor,
+    harness,
+    limit,
+    memory,
+    peers,
+    sections,
+    stages,
+)
 from bench.device import Setting
 from bench.ops import OPS, Size
 from bench.workload import Workload
@@ -107,6 +119,14 @@ def test_each_stage_of_a_small_call_is_timed() -> None:
     (_, first, added), *more = stages.rows(took)
     assert added is None
     assert first + sum(each for _, _, each in more) == pytest.approx(more[-1][1])
+
+
+@pytest.mark.slow
+@pytest.mark.filterwarnings("ignore::DeprecationWarning")  # of what the compiler imports
+def test_an_op_is_timed_in_compiled_code_as_well() -> None:
+    name, took = compiled_callers.measure("gaussian_kl", 0.02)
+    assert name == "`gaussian_kl` 128x20"
+    assert list(took.rounds) == [peers.OURS, peers.COMPILED, compiled_callers.COMPILED_OURS]
 
 
 @pytest.mark.slow
