@@ -73,7 +73,7 @@ VF_FN __m256i first_lanes(int lanes) {
 }
 #endif
 
-// The first lanes, fewer than kRegister, of a vector in memory; the others are 0.
+// The first lanes of a register in memory; the others are 0.
 VF_FN FloatRegister load_register(const float* p, int lanes) {
 #if defined(__AVX512F__)
   return FloatRegister::Vector(_mm512_maskz_loadu_ps(mask_of(lanes), p));

@@ -106,8 +106,9 @@ VF_FN void store(S* p, F32 a) {
   store_register(p, a.low);
   store_register(p + kRegister, a.high);
 }
-// The first lanes, fewer than kWidth, of a vector in memory; the others are 0.
+// Of so many lanes of a vector, those in its first register.
 VF_FN int lanes_low(int lanes) { return lanes < kRegister ? lanes : kRegister; }
+// The first lanes of a vector in memory; the others are 0.
 template <class S>
 VF_FN F32 load_part(const S* p, int lanes) {
   const int low = lanes_low(lanes);
