@@ -15,7 +15,7 @@ from bench.ops import OPS
 from bench.workload import Workload
 
 NAMES = ("sample_kl", "gaussian_kl", "gaussian_log_likelihood", "negative_elbo", "elbo")
-COMPILED_OURS = "vae_fast compiled"
+COMPILED_OURS = f"{peers.OURS} {peers.COMPILED}"
 SECONDS = 3.0
 
 

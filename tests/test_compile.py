@@ -12,6 +12,7 @@ from torch._dynamo.backends.registry import lookup_backend
 
 import vae_fast.functional as F
 from vae_fast import FusedVAE
+from vae_fast.autograd import halves
 
 OPS = tuple(ARGUMENTS)
 PRIORS = {"prior_mean": "full", "prior_logvar": "event"}
@@ -110,6 +111,31 @@ def test_dynamic_shapes(op: str, backend: Backend) -> None:
     for shape in ((9, 4), (33, 65)):
         assert_alike(Case(op, shape), compiled, backend)
     assert counter.graphs == once
+
+
+@pytest.mark.parametrize("op", ["sample_kl", "gaussian_log_likelihood"])
+def test_halves_of_one_tensor_compile_once(
+    op: str, compiled_backend: Backend, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Whatever their size: that from which eager code joins their gradients itself is no guard."""
+    monkeypatch.setattr(halves, "SMALLEST", 1000)
+
+    def loss(parameters: Tensor) -> Tensor:
+        mean, logvar = parameters.chunk(2, 1)
+        given = (mean.detach(), mean, logvar) if op == "gaussian_log_likelihood" else (mean, logvar)
+        made = getattr(F, op)(*given, backend=compiled_backend.name)
+        return made.sum() if isinstance(made, Tensor) else made[1].sum()
+
+    counter = Counter()
+    compiled = compile_whole(loss, counter, dynamic=True)
+    graphs = []
+    for rows in (5, 60, 7):
+        parameters = torch.randn(rows, 10, requires_grad=True)
+        (got,) = torch.autograd.grad(compiled(parameters), parameters)
+        (want,) = torch.autograd.grad(loss(parameters), parameters)
+        torch.testing.assert_close(got, want, rtol=1e-6, atol=1e-6)
+        graphs.append(counter.graphs)
+    assert len(set(graphs)) == 1
 
 
 def test_noise(backend: Backend) -> None:

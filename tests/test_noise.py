@@ -215,3 +215,14 @@ def test_a_cuda_generators_draw_is_of_its_philox_block(seed: int) -> None:
         words = oracle.philox4x32_10([block & oracle.WORD, block >> oracle.HALF, zero, zero], seed)
         want = int(words[0][0]) << 32 | int(words[1][0])
         assert _native.module.cuda_draw(seed, offset) == want
+
+
+def test_the_number_of_a_block_carries_within_a_call(backend: Backend) -> None:
+    """Blocks whose number passes 2**32 in the middle of the vectors that make them."""
+    before, rows = 37, 100
+    first = 2**32 - before  # a block a row
+    halves = (
+        make((before, 4), backend, row_offset=first),
+        make((rows - before, 4), backend, row_offset=2**32),
+    )
+    assert torch.equal(make((rows, 4), backend, row_offset=first), torch.cat(halves))

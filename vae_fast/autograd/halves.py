@@ -37,12 +37,14 @@ def with_halves(
     tensor. The mean's place in ``needs`` is ``first``, the log-variance's the next. A registered op
     makes all its tensors itself.
     """
+    if isinstance(backend, Dispatched):  # before a size is asked for: a compiler would guard it
+        return needs
     # What costs least comes first: a small contiguous call must not notice.
     if mean.is_contiguous() or logvar is None or 2 * mean.numel() * mean.itemsize < SMALLEST:
         return needs
     shape, strides = mean.shape, mean.stride()
     alike = logvar.shape == shape and logvar.stride() == strides and logvar.dtype is mean.dtype
-    if not (alike and needs[first] and needs[first + 1]) or isinstance(backend, Dispatched):
+    if not (alike and needs[first] and needs[first + 1]):
         return needs
     batch_dims = len(shape) - event_dims
     cols = math.prod(shape[batch_dims:])
