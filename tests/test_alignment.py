@@ -6,6 +6,8 @@ the CUDA kernels on a GPU, which nvcc compiles, the noise, and the rest within a
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import pytest
 import torch
 from conftest import Backend
@@ -20,6 +22,12 @@ def off_by_one(tensor: Tensor) -> Tensor:
     """The same values, one element past where memory is aligned."""
     room = torch.empty(tensor.numel() + 1, dtype=tensor.dtype, device=tensor.device)
     return room[1:].view(tensor.shape).copy_(tensor)
+
+
+def with_gaps(tensor: Tensor) -> Tensor:
+    """The same values, an element of something else behind each row."""
+    room = torch.full((len(tensor), tensor.shape[1] + 1), torch.nan).to(tensor)
+    return room[:, :-1].copy_(tensor)
 
 
 def every_element(given: dict[str, Tensor], upstream: Tensor, backend: str) -> dict[str, Tensor]:
@@ -45,13 +53,18 @@ def every_element(given: dict[str, Tensor], upstream: Tensor, backend: str) -> d
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
 @pytest.mark.parametrize("shape", SHAPES)
 @pytest.mark.parametrize("moved", ["mean", "logvar", "x", "upstream", "all"])
-def test_where_a_tensor_begins_does_not_matter(
-    moved: str, shape: tuple[int, int], dtype: torch.dtype, backend: Backend
+@pytest.mark.parametrize("move", [off_by_one, with_gaps])
+def test_where_rows_begin_does_not_matter(
+    move: Callable[[Tensor], Tensor],
+    moved: str,
+    shape: tuple[int, int],
+    dtype: torch.dtype,
+    backend: Backend,
 ) -> None:
     names = ("mean", "logvar", "x", "upstream")
     aligned = {name: torch.randn(shape).to(backend.device, dtype) for name in names}
     other = {
-        name: off_by_one(t) if moved in (name, "all") else t.clone() for name, t in aligned.items()
+        name: move(t) if moved in (name, "all") else t.clone() for name, t in aligned.items()
     }
     assert backend.name is not None
     want, got = (

@@ -59,6 +59,20 @@ def test_the_order_of_threads_and_blocks_does_not_matter(case: Case, host: str) 
             assert torch.equal(first.detach(), second.detach())
 
 
+# Threads share a row by its length and the number of rows: with these, from one to a warp.
+SHORT = [(700, 4), (700, 8), (600, 16), (600, 20), (300, 32), (200, 64), (150, 96), (150, 128),
+         (80, 256), (40, 520)]  # fmt: skip
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16], ids=str)
+@pytest.mark.parametrize("shape", SHORT, ids=str)
+@pytest.mark.parametrize("op", ["sample_kl", "gaussian_log_likelihood", "sample_log_weights"])
+def test_rows_that_few_threads_share(
+    op: str, shape: tuple[int, int], dtype: torch.dtype, host: str
+) -> None:
+    check(Case(op, shape, dtype=dtype), host)
+
+
 @pytest.mark.parametrize("error", [-1.0, 1.0])
 def test_noise_is_within_its_bound_where_instructions_err_as_far_as_they_may(
     error: float, host: str

@@ -35,13 +35,15 @@ void finish(const char* name, const Jobs& jobs, const Context& context);
 
 class Plan {
  public:
-  Plan(const char* name, const Problem& shape, int pack, bool columns, const Context& context)
+  // whole: whether every row is of whole packs, which begin where it does.
+  Plan(const char* name, const Problem& shape, int pack, bool whole, bool columns,
+       const Context& context)
       : name_(name), context_(context), columns_(columns) {
     const int64_t rows = shape.samples * shape.rows;
     const int64_t enough = enough_blocks(context.device);
     // Two elements short of a pack may be at each end of a row.
     const int64_t packs =
-        columns ? (shape.cols + pack - 1) / pack : (shape.cols + 2 * pack - 2) / pack;
+        whole || columns ? (shape.cols + pack - 1) / pack : (shape.cols + 2 * pack - 2) / pack;
     int lanes = 1;
     while (lanes < packs && lanes < 32) lanes *= 2;
     int64_t parts = 1;
@@ -53,12 +55,21 @@ class Plan {
       blocks_ = parts * walk_.groups;
       return;
     }
+    const int64_t resident = static_cast<int64_t>(multiprocessors(context.device)) * kThreads;
+    const bool few = packs < 2 * kThreads ? rows * 32 < resident : rows < enough;
     // A block for a row where there are few, or where a warp's threads would each add up too many
     // elements one after another; several blocks for the same reasons.
-    if (packs > kSerial * 32 || (packs > 64 && rows < enough)) {
+    if (packs > kSerial * 32 || (packs > 64 && few)) {
       lanes = kThreads;
       const int64_t wanted = (enough / 4 + rows - 1) / rows, most = (packs + 511) / 512;
       parts = std::max(std::min(wanted, most), (packs + kSerial * lanes - 1) / (kSerial * lanes));
+    } else {
+      // To begin and end a row costs about as much as half a pack. So a thread has several packs of
+      // it where the rows keep a multiprocessor busy all the same: four, or two where fewer threads
+      // would no longer read 32 elements side by side.
+      while (lanes > 1 && packs < (lanes * pack > 32 ? 4 : 2) * lanes &&
+             rows * lanes >= 2 * resident)
+        lanes /= 2;
     }
     walk_ = {shape, lanes, logarithm(lanes), parts, (packs + parts - 1) / parts, 1};
     const int64_t per_block = kThreads / lanes;

@@ -8,7 +8,8 @@ namespace {
 void launch_dims(const SampleKLArgs& args, const Context& context) {
   with_element(args.inputs.mean.dtype, [&](auto element) {
     using F = Form<decltype(element), 4, true, false>;
-    Plan plan("sample_kl_forward", {1, args.shape.rows, args.shape.cols}, F::kPack, true, context);
+    Plan plan("sample_kl_forward", {1, args.shape.rows, args.shape.cols}, F::kPack, false, true,
+              context);
     const Sum dims = plan.sum(args.dims);
     plan.run(gaussian_forward_kernel<F, false, true>, forward_call(args, plan, dims), F::kPack);
   });

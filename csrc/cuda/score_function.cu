@@ -84,8 +84,9 @@ void score_function_backward(const ScoreFunctionArgs& args, const Context& conte
   const auto run = [&](auto form, auto columns) {
     using F = decltype(form);
     constexpr bool kColumns = decltype(columns)::value;
-    Plan plan("score_function_backward", {1, args.shape.rows, args.shape.cols}, F::kPack, kColumns,
-              context);
+    const bool whole = args.shape.cols % F::kPack == 0 && args.grad_mean.row_gap % F::kPack == 0;
+    Plan plan("score_function_backward", {1, args.shape.rows, args.shape.cols}, F::kPack, whole,
+              kColumns, context);
     const Sum logvar = plan.sum(args.grad_logvar);
     plan.run(score_function_kernel<F, kColumns>, Call{args, plan.walk(), {logvar}}, F::kPack);
   };
