@@ -11,7 +11,7 @@ from __future__ import annotations
 import argparse
 import json
 import sys
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -39,15 +39,18 @@ COPY = "copy"
 OF_COPY = 0.9  # of its bandwidth: the target of every op
 RATIOS = {"negative_elbo": 1.5, "sample_kl": 1.3}  # to the better of the compiled peers
 SMALL, SMALL_RATIO = ops.Size(128, 20, 784), 3.0  # of the whole ELBO to eager
-COLS = 4096
+COLS = 4096  # of every op's rows
+# And rows of so many latents, for the ops on the encoder's side: threads of a warp share several.
+LATENTS = (128, 32)
+ON_LATENTS = ("sample_kl", "gaussian_kl")
 GIB = 1 << 30
 COMPILERS = (peers.COMPILED, f"{peers.COMPILED} max-autotune")
 SECONDS = 0.25  # for a comparison
 
 
-def rows_for(memory: int) -> int:
-    """2^28 elements where ten float32 tensors of them fit; else fewer."""
-    return (1 << 28 if memory >= 20 * GIB else 1 << 25) // COLS
+def elements_for(memory: int) -> int:
+    """2^28 where ten float32 tensors of them fit; else fewer."""
+    return 1 << 28 if memory >= 20 * GIB else 1 << 25
 
 
 def least_bytes(op: str, direction: str, elements: int, dtype: torch.dtype) -> int:
@@ -69,13 +72,16 @@ def event_timed(call: Callable[[], object]) -> harness.Block:
     return block
 
 
-def _tensors(names: int, rows: int, dtype: torch.dtype) -> list[Tensor]:
-    return [torch.randn(rows, COLS, device="cuda", dtype=dtype) for _ in range(names)]
+def _tensors(names: int, shape: tuple[int, int], dtype: torch.dtype) -> list[Tensor]:
+    return [torch.randn(shape, device="cuda", dtype=dtype) for _ in range(names)]
 
 
-def _calls(backend: str, rows: int, dtype: torch.dtype) -> dict[tuple[str, str], Callable[[], Any]]:
-    """Every op and direction on inputs of this size."""
-    x, mean, logvar, grad_z = _tensors(4, rows, dtype)
+def _calls(
+    backend: str, shape: tuple[int, int], dtype: torch.dtype
+) -> dict[tuple[str, str], Callable[[], Any]]:
+    """Every op and direction on inputs of this shape."""
+    x, mean, logvar, grad_z = _tensors(4, shape, dtype)
+    rows, _ = shape
     leaves = [mean.requires_grad_(), logvar.mul_(0.5).requires_grad_()]
     kl, grad = torch.rand(rows, device="cuda"), torch.randn(rows, device="cuda")
     seed = torch.zeros((), dtype=torch.int64, device="cuda")
@@ -115,12 +121,18 @@ def _calls(backend: str, rows: int, dtype: torch.dtype) -> dict[tuple[str, str],
     return calls
 
 
-def bandwidths(backend: str, rows: int, dtype: torch.dtype) -> list[dict[str, Any]]:
-    elements = rows * COLS
-    source, target = _tensors(2, rows, dtype)
+def bandwidths(
+    backend: str, shape: tuple[int, int], dtype: torch.dtype, wanted: Collection[str]
+) -> list[dict[str, Any]]:
+    rows, cols = shape
+    elements = rows * cols
+    source, target = _tensors(2, shape, dtype)
     copy = event_timed(lambda: target.copy_(source))
     found = []
-    for (op, direction), call in _calls(backend, rows, dtype).items():
+    calls = _calls(backend, shape, dtype)
+    for (op, direction), call in calls.items():
+        if op not in wanted:
+            continue
         comparison = harness.interleave({op: event_timed(call), COPY: copy}, SECONDS)
         seconds = {name: comparison.seconds(name) for name in (op, COPY)}
         moved = least_bytes(op, direction, elements, dtype), 2 * elements * dtype.itemsize
@@ -131,7 +143,7 @@ def bandwidths(backend: str, rows: int, dtype: torch.dtype) -> list[dict[str, An
                 "op": op,
                 "direction": direction,
                 "dtype": str(dtype).removeprefix("torch."),
-                "shape": [rows, COLS],
+                "shape": [rows, cols],
                 "seconds": seconds[op],
                 "gb_per_s": gbs[0],
                 "copy_gb_per_s": gbs[1],
@@ -171,15 +183,17 @@ def measure(backends: Sequence[str]) -> Iterator[tuple[str, str, dict[str, Any]]
 
     What is compiled comes last: ``max-autotune`` tries for as long as it takes.
     """
-    rows = rows_for(torch.cuda.get_device_properties(0).total_memory)
-    for backend in backends:
-        for dtype in (torch.float32, torch.bfloat16):
-            for row in bandwidths(backend, rows, dtype):
-                yield backend, "bandwidth", row
+    elements = elements_for(torch.cuda.get_device_properties(0).total_memory)
+    every_op = {op for op, _ in TRIPS}
+    for cols, ops_of_rows in ((COLS, every_op), *((cols, ON_LATENTS) for cols in LATENTS)):
+        for backend in backends:
+            for dtype in (torch.float32, torch.bfloat16):
+                for row in bandwidths(backend, (elements // cols, cols), dtype, ops_of_rows):
+                    yield backend, "bandwidth", row
     torch.cuda.empty_cache()
     for backend in backends:
         yield backend, "ratios", ratios("elbo", SMALL, (), backend)
-    size = ops.Size(rows // 4, COLS, COLS)
+    size = ops.Size(elements // COLS // 4, COLS, COLS)
     for name in RATIOS:
         for backend in backends:
             yield backend, "ratios", ratios(name, size, COMPILERS, backend)
@@ -190,7 +204,8 @@ def line(backend: str, kind: str, row: dict[str, Any]) -> str:
     verdict = "reached" if row["reached"] else "not reached"
     if kind == "bandwidth":
         return (
-            f"{backend}  {row['op']} {row['direction']} {row['dtype']}: "
+            f"{backend}  {row['op']} {row['direction']} {'x'.join(map(str, row['shape']))} "
+            f"{row['dtype']}: "
             f"{row['gb_per_s']:.0f} GB/s, {row['of_copy']:.0%} of a copy "
             f"({row['target']:.0%}: {verdict})"
         )

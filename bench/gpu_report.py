@@ -63,19 +63,20 @@ def tests(check: Check) -> str:
 
 
 def bandwidth(check: Check) -> str:
-    """A row for an op, a pass and a dtype; what each backend reaches, and of a copy's."""
-    lines: dict[tuple[str, str, str], dict[str, str]] = {}
+    """A row for an op, a pass, a dtype and a shape; what each backend reaches, and of a copy's."""
+    lines: dict[tuple[str, str, str, str], dict[str, str]] = {}
     for backend in _backends(check):
         for row in check["figures"][backend]["bandwidth"]:
-            key = row["op"], row["direction"], row["dtype"]
+            shape = " × ".join(f"{size:,}" for size in row["shape"])
+            key = row["op"], row["direction"], row["dtype"], shape
             shown = f"{row['gb_per_s']:.0f} GB/s, **{row['of_copy']:.0%}**"
             lines.setdefault(key, {})[backend] = shown
     names = _backends(check)
     return table(
-        ("op", "pass", "dtype", *names),
+        ("op", "pass", "dtype", "shape", *names),
         (
-            (f"`{op}`", direction, dtype, *(cells.get(name, "–") for name in names))
-            for (op, direction, dtype), cells in lines.items()
+            (f"`{op}`", direction, dtype, shape, *(cells.get(name, "–") for name in names))
+            for (op, direction, dtype, shape), cells in lines.items()
         ),
     )
 

@@ -116,17 +116,17 @@ def test_what_is_missing_is_named() -> None:
 def test_least_bytes_and_sizes() -> None:
     assert gpu.least_bytes("negative_elbo", "both", 10, torch.float32) == 200
     assert gpu.least_bytes("sample_kl", "forward", 10, torch.bfloat16) == 60
-    assert gpu.rows_for(80 * gpu.GIB) * gpu.COLS == 2**28
-    assert gpu.rows_for(8 * gpu.GIB) * gpu.COLS == 2**25
+    assert gpu.elements_for(80 * gpu.GIB) == 2**28
+    assert gpu.elements_for(8 * gpu.GIB) == 2**25
 
 
 def test_the_short_table() -> None:
     bandwidth = {"op": "noise", "direction": "forward", "dtype": "float32", "gb_per_s": 1234.5,
-                 "of_copy": 0.913, "target": 0.9, "reached": True}  # fmt: skip
+                 "shape": [64, 4096], "of_copy": 0.913, "target": 0.9, "reached": True}  # fmt: skip
     ratio = {"op": "elbo", "size": "128x20+784", "target": 3.0, "reached": False,
              "ratios": {"eager": (2.0, 2.5, 3.0)}}  # fmt: skip
     assert gpu.line("triton", "bandwidth", bandwidth) == (
-        "triton  noise forward float32: 1234 GB/s, 91% of a copy (90%: reached)"
+        "triton  noise forward 64x4096 float32: 1234 GB/s, 91% of a copy (90%: reached)"
     )
     assert gpu.line("triton", "ratios", ratio) == (
         "triton  elbo 128x20+784 both: eager 2.50x (3.0x: not reached)"

@@ -23,7 +23,7 @@ STAGE = {
 
 def check() -> dict:
     bandwidth = {"op": "noise", "direction": "forward", "dtype": "float32", "gb_per_s": 2997.0,
-                 "of_copy": 0.701}  # fmt: skip
+                 "shape": [65536, 4096], "of_copy": 0.701}  # fmt: skip
     ratio = {"op": "elbo", "size": "128x20+784", "seconds": {"vae_fast": [1e-4, 2e-4, 3e-4]},
              "ratios": {"eager": [3.0, 3.5, 4.0]}}  # fmt: skip
     return {
@@ -65,7 +65,7 @@ def test_every_figure_is_shown(kept: list[Path]) -> None:
     shown = gpu_report.blocks(gpu_report.stored())
     assert "Test GPU 9000, compute capability 9.0" in shown["gpu-machine"]
     assert "| cuda | 5 | 1 | 2 | 3 |" in shown["gpu-tests"]
-    assert "| `noise` | forward | float32 | 2997 GB/s, **70%** | – |" in shown["gpu-bandwidth"]
+    assert "| `noise` | forward | float32 | 65,536 × 4,096 | 2997 GB/s, **70%** | – |" in shown["gpu-bandwidth"]
     assert "| `elbo` 128x20+784 | cuda | 200.0 µs | **3.50** |" in shown["gpu-ratios"]
     assert "| its kernels | 120.0 µs | 30.0 µs | 120.0 µs | 30.0 µs |" in shown["gpu-stages"]
     assert "| cuda | `noise_kernel` | 1 | 2.0 µs |" in shown["gpu-kernels"]
