@@ -98,6 +98,8 @@ def steps(results: Results) -> str:
 
 
 def target_table(results: Results) -> str:
+    if results["machine"].get("accelerator") and not results["targets"]:
+        return "These targets are a CPU's."
     return table(("work", "against", "at least", "got", "target"), results["targets"])
 
 

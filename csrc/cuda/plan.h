@@ -56,6 +56,8 @@ class Plan {
       return;
     }
     const int64_t resident = static_cast<int64_t>(multiprocessors(context.device)) * kThreads;
+    // Where a block's threads would not have two packs of a row each, a warp for every row is
+    // better as soon as there are warps enough for the device.
     const bool few = packs < 2 * kThreads ? rows * 32 < resident : rows < enough;
     // A block for a row where there are few, or where a warp's threads would each add up too many
     // elements one after another; several blocks for the same reasons.
