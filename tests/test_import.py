@@ -15,9 +15,10 @@ ATTEMPTS = 8
 def python(code: str) -> str:
     """The output of a new interpreter that finds the package under test first."""
     place = str(Path(vae_fast.__file__).parents[1])
-    code = f"import sys; sys.path.insert(0, {place!r}); import torch\n{code}"
+    # torch first: beside an installed package may lie copies of what the standard library has.
+    code = f"import sys, torch; sys.path.insert(0, {place!r})\n{code}"
     command = [sys.executable, "-c", code]
-    return subprocess.run(command, check=True, capture_output=True, text=True).stdout
+    return subprocess.run(command, check=True, stdout=subprocess.PIPE, text=True).stdout
 
 
 def test_costs_little_beyond_torch() -> None:
