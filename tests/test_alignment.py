@@ -63,9 +63,7 @@ def test_where_rows_begin_does_not_matter(
 ) -> None:
     names = ("mean", "logvar", "x", "upstream")
     aligned = {name: torch.randn(shape).to(backend.device, dtype) for name in names}
-    other = {
-        name: move(t) if moved in (name, "all") else t.clone() for name, t in aligned.items()
-    }
+    other = {name: move(t) if moved in (name, "all") else t.clone() for name, t in aligned.items()}
     assert backend.name is not None
     want, got = (
         every_element({n: given[n] for n in names[:3]}, given["upstream"], backend.name)

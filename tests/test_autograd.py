@@ -12,6 +12,7 @@ import torch
 from cases import ARGUMENTS, CONSTANTS, PRIORS, SURROGATES, Case, priors, tensors
 from conftest import Backend
 from torch import Tensor
+from torch.autograd import forward_ad
 
 import vae_fast.functional as F
 from vae_fast import BackendUnavailableError
@@ -105,6 +106,34 @@ def test_a_second_derivative_is_refused_and_not_zero(
             continue
         with pytest.raises(RuntimeError, match=rf'{op}.*backend="reference"'):
             gradient.sum().backward(retain_graph=True)
+
+
+# Loading what it needs for forward mode, torch calls what it has deprecated.
+LOADS_JIT = pytest.mark.filterwarnings("ignore:.torch.jit.script. is deprecated:DeprecationWarning")
+
+
+@LOADS_JIT
+@pytest.mark.parametrize("recording", [True, False])
+@pytest.mark.parametrize("op", OPS)
+def test_forward_mode_is_refused_and_not_dropped(
+    op: str, recording: bool, compiled_backend: Backend, way: AbstractContextManager[Any]
+) -> None:
+    """Outside grad mode as well, where a call goes around autograd."""
+    case = small(op)
+    arguments = {name: tensor.detach() for name, tensor in tensors(case).items()}
+    for name, tensor in arguments.items():
+        with torch.set_grad_enabled(recording), forward_ad.dual_level():
+            dual = forward_ad.make_dual(tensor, torch.ones_like(tensor))
+            with way, pytest.raises(NotImplementedError, match="jvp"):
+                check.call(case, arguments | {name: dual}, compiled_backend.name)
+
+
+@LOADS_JIT
+@pytest.mark.parametrize("op", DIFFERENTIABLE)
+def test_the_reference_has_forward_mode(op: str) -> None:
+    case = small(op)
+    call, values = function(case, Backend("reference", "cpu"), tensors(case))
+    assert torch.autograd.gradcheck(call, values, check_forward_ad=True, check_backward_ad=False)
 
 
 @pytest.mark.parametrize("op", OPS)

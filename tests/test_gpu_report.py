@@ -65,7 +65,10 @@ def test_every_figure_is_shown(kept: list[Path]) -> None:
     shown = gpu_report.blocks(gpu_report.stored())
     assert "Test GPU 9000, compute capability 9.0" in shown["gpu-machine"]
     assert "| cuda | 5 | 1 | 2 | 3 |" in shown["gpu-tests"]
-    assert "| `noise` | forward | float32 | 65,536 × 4,096 | 2997 GB/s, **70%** | – |" in shown["gpu-bandwidth"]
+    assert (
+        "| `noise` | forward | float32 | 65,536 × 4,096 | 2997 GB/s, **70%** | – |"
+        in shown["gpu-bandwidth"]
+    )
     assert "| `elbo` 128x20+784 | cuda | 200.0 µs | **3.50** |" in shown["gpu-ratios"]
     assert "| its kernels | 120.0 µs | 30.0 µs | 120.0 µs | 30.0 µs |" in shown["gpu-stages"]
     assert "| cuda | `noise_kernel` | 1 | 2.0 µs |" in shown["gpu-kernels"]

@@ -13,6 +13,7 @@ from typing import Any
 
 import torch
 from torch import Tensor
+from torch.autograd.forward_ad import unpack_dual
 
 _PLAIN = (Tensor, torch.nn.Parameter, torch.nn.Buffer)
 
@@ -26,6 +27,16 @@ def uses_dispatcher(*tensors: Tensor | None) -> bool:
         if tensor is not None and type(tensor) not in _PLAIN:
             return True
     return False
+
+
+def is_differentiated(*tensors: Tensor | None) -> bool:
+    """Whether autograd looks at the call: in grad mode, or for forward mode, which goes on outside
+    it and which a Function refuses."""
+    if torch.is_grad_enabled():
+        return True
+    if torch.compiler.is_dynamo_compiling():  # which has no forward mode
+        return False
+    return any(t is not None and unpack_dual(t).tangent is not None for t in tensors)
 
 
 def apply_of(function: type[torch.autograd.Function]) -> Callable[..., Any]:

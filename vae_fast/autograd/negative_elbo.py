@@ -18,7 +18,7 @@ from torch import Tensor
 
 from vae_fast import _backends
 from vae_fast._backends.reference import compute_dtype
-from vae_fast.autograd import apply_of, first_order, uses_dispatcher
+from vae_fast.autograd import apply_of, first_order, is_differentiated, uses_dispatcher
 from vae_fast.autograd.dispatched import (
     Dispatched,
     fake_gradients,
@@ -113,7 +113,7 @@ def negative_elbo(
         # tensor it is one that nobody else writes to.
         beta = torch.ones((), dtype=torch.float64, device=mean.device) * beta
         return _op(x, mean, logvar, kl, beta, reduction, event_dims, bounds, backend)
-    if not torch.is_grad_enabled():
+    if not is_differentiated(x, mean, logvar, kl):
         return _backends.get(backend).negative_elbo_forward(
             x, mean, logvar, kl, beta, reduction, event_dims, bounds, _NONE
         )[:2]

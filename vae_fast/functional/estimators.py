@@ -8,6 +8,7 @@ from torch import Tensor
 from vae_fast import _backends, _checks
 from vae_fast._backends import reference_estimators
 from vae_fast._backends.reference import compute_dtype
+from vae_fast.autograd import is_differentiated
 from vae_fast.autograd.importance_weighted_elbo import (
     importance_weighted_elbo as _importance_weighted_elbo,
 )
@@ -198,7 +199,7 @@ def score_function(
         weight = weight - baseline.detach()
     bounds = _checks.bounds(logvar_min, logvar_max)
     name = _backends.choose(backend, device)
-    if not torch.is_grad_enabled():
+    if not is_differentiated(signal, mean, logvar):
         return signal.detach()  # a Function's view of a leaf would require a gradient
     arguments = (
         signal, weight, mean, logvar, eps, seed, num_samples, event_dims, row_offset, bounds
