@@ -8,6 +8,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+import torch
 from lightning.pytorch import Callback, Trainer
 from lightning.pytorch.utilities.exceptions import MisconfigurationException
 
@@ -103,10 +104,15 @@ def _echo(plan: Plan) -> None:
     print(flush=True)
 
 
+def _in_process_group() -> bool:
+    return torch.distributed.is_available() and torch.distributed.is_initialized()
+
+
 def _fit(plan: Plan, module: VAEModule, callbacks: Iterable[Callback]) -> None:
     """Train; raises Interrupted, in every process, where a signal came."""
     config, folder = plan.config, plan.folder
     again = f"vae-fast train --resume --out {folder.path}"
+    was_in_one = _in_process_group()
     with StopSignals() as signals:
         recorder = Recorder(folder.checkpoint, folder.metrics, signals)
         trainer = Trainer(
@@ -141,6 +147,9 @@ def _fit(plan: Plan, module: VAEModule, callbacks: Iterable[Callback]) -> None:
             if kill := getattr(trainer.strategy.launcher, "kill", None):
                 kill(signal.SIGKILL)
             raise
+    if _in_process_group() and not was_in_one:
+        # Else its threads run on while the process ends, which C++ can take for an error.
+        torch.distributed.destroy_process_group()
     if recorder.stopped_by:
         message = f"interrupted; the state is saved; go on with: {again}"
         raise Interrupted(message, recorder.stopped_by)
