@@ -40,7 +40,7 @@ OF_COPY = 0.9  # of its bandwidth: the target of every op
 RATIOS = {"negative_elbo": 1.5, "sample_kl": 1.3}  # to the better of the compiled peers
 SMALL, SMALL_RATIO = ops.Size(128, 20, 784), 3.0  # of the whole ELBO to eager
 COLS = 4096  # of every op's rows
-# And rows of so many latents, for the ops on the encoder's side: threads of a warp share several.
+# And rows of so many latents, for the ops on the encoder's side: a warp has several of them.
 LATENTS = (128, 32)
 ON_LATENTS = ("sample_kl", "gaussian_kl")
 GIB = 1 << 30
@@ -129,8 +129,7 @@ def bandwidths(
     source, target = _tensors(2, shape, dtype)
     copy = event_timed(lambda: target.copy_(source))
     found = []
-    calls = _calls(backend, shape, dtype)
-    for (op, direction), call in calls.items():
+    for (op, direction), call in _calls(backend, shape, dtype).items():
         if op not in wanted:
             continue
         comparison = harness.interleave({op: event_timed(call), COPY: copy}, SECONDS)
@@ -205,8 +204,7 @@ def line(backend: str, kind: str, row: dict[str, Any]) -> str:
     if kind == "bandwidth":
         return (
             f"{backend}  {row['op']} {row['direction']} {'x'.join(map(str, row['shape']))} "
-            f"{row['dtype']}: "
-            f"{row['gb_per_s']:.0f} GB/s, {row['of_copy']:.0%} of a copy "
+            f"{row['dtype']}: {row['gb_per_s']:.0f} GB/s, {row['of_copy']:.0%} of a copy "
             f"({row['target']:.0%}: {verdict})"
         )
     found = ", ".join(f"{peer} {spread[1]:.2f}x" for peer, spread in row["ratios"].items())

@@ -121,6 +121,13 @@ def test_the_document_says_what_the_stored_results_say() -> None:
             assert table(one) in text, f"{name} of {path.name}: run python -m bench.report"
 
 
+def test_a_gpu_has_none_of_the_targets() -> None:
+    made = made_up_results.results()
+    assert "reached" in tables.target_table(made)
+    made["machine"]["accelerator"], made["targets"] = "Test GPU", []
+    assert tables.target_table(made) == "These targets are a CPU's."
+
+
 def test_targets_are_judged_by_what_was_measured() -> None:
     made = made_up_results.results()
     verdicts = {(v.work, v.peer): v for v in targets.judge_all(made)}

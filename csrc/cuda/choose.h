@@ -29,11 +29,13 @@ inline bool in_whole_packs(const Output& output, DType dtype, int pack) {
          reinterpret_cast<uintptr_t>(output.data) % 16 == 0 && output.row_gap % pack == 0;
 }
 
-// Whether packs of S that are aligned in the tensor fill its rows, from the beginning of each.
-template <class S>
-bool packs_fill_rows(const View& view, int64_t cols, int pack) {
-  return cols % pack == 0 && view.row_stride % pack == 0 && view.sample_stride % pack == 0 &&
-         reinterpret_cast<uintptr_t>(view.data) / sizeof(S) % pack == 0;
+// Whether packs of the form F that are aligned in the tensor fill its rows, from the beginning of
+// each.
+template <class F>
+bool packs_fill_rows(const View& view, int64_t cols) {
+  return cols % F::kPack == 0 && view.row_stride % F::kPack == 0 &&
+         view.sample_stride % F::kPack == 0 &&
+         reinterpret_cast<uintptr_t>(view.data) / sizeof(typename F::S) % F::kPack == 0;
 }
 
 template <int kCount>

@@ -65,7 +65,7 @@ void launch_forward(const char* name, const SampleKLArgs& args, const Context& c
   with_form(in, adjacent, plain, [&](auto form) {
     using F = decltype(form);
     Plan plan(name, {1, args.shape.rows, args.shape.cols}, F::kPack,
-              packs_fill_rows<typename F::S>(in.mean, args.shape.cols, F::kPack), false, context);
+              packs_fill_rows<F>(in.mean, args.shape.cols), false, context);
     const Sum kl = plan.sum(args.kl);
     plan.run(gaussian_forward_kernel<F, kSample, false>, forward_call(args, plan, kl), F::kPack);
   });
@@ -94,8 +94,7 @@ void launch_backward(const char* name, const SampleKLBackwardArgs& args, const C
     using F = decltype(form);
     constexpr bool kColumns = decltype(columns)::value;
     Plan plan(name, {1, args.shape.rows, args.shape.cols}, F::kPack,
-              packs_fill_rows<typename F::S>(in.mean, args.shape.cols, F::kPack), kColumns,
-              context);
+              packs_fill_rows<F>(in.mean, args.shape.cols), kColumns, context);
     GaussianBackward<F::kGradients> call{args, controlled, plan.walk(), {}};
     for (int j = 0; j < F::kGradients; ++j) call.sums[j] = plan.sum(sums[j]);
     plan.run(gaussian_backward_kernel<F, kSample, kColumns>, call, F::kPack);

@@ -53,9 +53,8 @@ void launch_likelihood(const char* name, LikelihoodCall<kPass> call, const Conte
   const auto run = [&](auto form, auto columns) {
     using F = decltype(form);
     constexpr bool kColumns = decltype(columns)::value;
-    Plan plan(name, call.shape, F::kPack,
-              packs_fill_rows<typename F::S>(call.inputs.mean, call.shape.cols, F::kPack), kColumns,
-              context);
+    Plan plan(name, call.shape, F::kPack, packs_fill_rows<F>(call.inputs.mean, call.shape.cols),
+              kColumns, context);
     call.walk = plan.walk();
     prepare(plan, call);
     plan.run(likelihood_kernel<F, kPass, kColumns>, call, F::kPack);

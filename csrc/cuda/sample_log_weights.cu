@@ -32,7 +32,7 @@ void sample_log_weights_forward(const LogWeightsArgs& args, const Context& conte
     const int64_t at_once = samples_at_once(shape, F::kPack, context);
     const int64_t groups = (shape.samples + at_once - 1) / at_once;
     Plan plan(name, {groups, shape.rows, shape.cols}, F::kPack,
-              packs_fill_rows<typename F::S>(in.mean, shape.cols, F::kPack), false, context);
+              packs_fill_rows<F>(in.mean, shape.cols), false, context);
     const Sum log_ratio = plan.row_sums(args.log_ratio, shape.samples * shape.rows);
     plan.run(log_weights_forward_kernel<F>,
              LogWeightsForward{args, static_cast<int>(at_once), plan.walk(), log_ratio}, F::kPack,
@@ -52,8 +52,7 @@ void sample_log_weights_backward(const LogWeightsBackwardArgs& args, const Conte
     using F = BackwardForm<decltype(form)>;
     constexpr bool kColumns = decltype(columns)::value;
     Plan plan("sample_log_weights_backward", {1, args.shape.rows, args.shape.cols}, F::kPack,
-              packs_fill_rows<typename F::S>(in.mean, args.shape.cols, F::kPack), kColumns,
-              context);
+              packs_fill_rows<F>(in.mean, args.shape.cols), kColumns, context);
     LogWeightsBackward<F::kGradients> call{args, plan.walk(), {}};
     for (int j = 0; j < F::kGradients; ++j) call.sums[j] = plan.sum(sums[j]);
     plan.run(log_weights_backward_kernel<F, kColumns>, call, F::kPack);
