@@ -18,7 +18,8 @@ group) what they say, ``--quick`` the smallest size; and ``-k`` picks as ever: `
 
 How it is measured:
 
-- Nothing is timed before its values and gradients agree with float64 (``parity.py``).
+- Nothing is timed before its values and gradients agree with float64 (``parity.py``): a peer that
+  does not is left out by name.
 - Peers take turns, a block of calls each, in an order that rotates (``harness.py``): a busy machine
   slows all of them, and the ratio of two of them is taken round by round.
 - The device is waited for inside each timed call. Compilation and warm-up come before, and

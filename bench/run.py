@@ -130,23 +130,36 @@ def main(
     plan = sections.Plan(names, options.device, options.backend, options.quick, *seconds, named)
     wanted = options.sections or chosen
     start = time.perf_counter()
+    stored_at = FOLDER / f"{machine.slug(machine.describe(plan.setting()))}.json"
+    path = options.out or (stored_at if stays else None)
+    # What there is of a run that breaks off, beside the results of the one before.
+    partial = options.out or stored_at.with_name(f"{stored_at.name}.partial")
 
-    def write(results: dict[str, Any], path: Path | None = options.out) -> None:
+    def write(results: dict[str, Any], path: Path) -> None:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        results["seconds_in_all"] = time.perf_counter() - start
+        path.write_text(json.dumps(results, indent=1) + "\n")
+
+    def keep_partial(results: dict[str, Any]) -> None:
         if path is not None:
-            path.parent.mkdir(parents=True, exist_ok=True)
-            results["seconds_in_all"] = time.perf_counter() - start
-            path.write_text(json.dumps(results, indent=1) + "\n")
+            write(results, partial)
 
     with tempfile.TemporaryDirectory(ignore_cleanup_errors=True) as cache:
         os.environ["TORCHINDUCTOR_CACHE_DIR"] = cache
         rows_of = ahead.rows_of if options.ahead else sections.in_turn
-        results = measure(plan, wanted, rows_of, write)
+        try:
+            results = measure(plan, wanted, rows_of, keep_partial)
+        except BaseException:
+            if path is not None and partial.exists():
+                print(f"what was measured until then: {partial}")
+            raise
     for verdict in results["targets"]:
         print("  ".join(verdict))
-    path = options.out or (FOLDER / f"{machine.slug(results['machine'])}.json" if stays else None)
-    write(results, path)
     print(f"{time.perf_counter() - start:.0f} seconds in all")
     if path is not None:
+        write(results, path)
+        if partial != path:
+            partial.unlink(missing_ok=True)
         print(f"wrote {path}")
     if options.out is None and stays:
         print(f"wrote {report.write(stored())}")

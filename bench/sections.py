@@ -181,6 +181,7 @@ def _compared(task: Task, work: Work, direction: str, seconds: float, limits: Li
         "threads": task.threads,
         "rounds": len(comparison.rounds[peers.OURS]),
         "compile_seconds": work.compile_seconds,
+        "wrong": work.wrong,
         "seconds": {peer: comparison.seconds(peer) for peer in comparison.rounds},
         "ratios": comparison.ratios(peers.OURS),
         "least_bytes": least,

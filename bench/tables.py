@@ -12,6 +12,7 @@ from bench.floor import EMPTY
 from bench.models import MODELS
 from bench.peers import COMPILED, EAGER, OURS
 from bench.results import Results, peers_in
+from bench.results import rows as timed
 
 Row = dict[str, Any]
 
@@ -223,6 +224,12 @@ def compiling(results: Results) -> str:
     return f"The first compilation of a process takes {seconds:.0f} s more, whatever is compiled."
 
 
+def _left_out(results: Results) -> list[str]:
+    """Why a peer was not there, or was wrong and so not timed."""
+    wrong = (row.get("wrong", {}) for row in timed(results))
+    return [*results["skipped"].values(), *(why for each in wrong for why in each.values())]
+
+
 def machine(results: Results, source: str) -> str:
     about = results["machine"]
     bandwidth = ", ".join(
@@ -240,7 +247,7 @@ def machine(results: Results, source: str) -> str:
             ("compiler flags", f"`{about['flags']}`"),
             ("a large copy", bandwidth or "not measured"),
             ("versions", ", ".join(f"{name} {value}" for name, value in versions.items())),
-            ("peers left out", "; ".join(results["skipped"].values()) or "none"),
+            ("peers left out", "; ".join(_left_out(results)) or "none"),
             ("Python", f"{about['python']}, {about['system']}"),
             ("date", results["date"]),
             ("load before the run", f"{results['load_at_start']:.1f}"),

@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Collection
 from contextlib import AbstractContextManager, nullcontext
+from functools import partial
 
 import torch
 from torch import Tensor, nn
@@ -55,6 +56,7 @@ class TrainingStep:
     ) -> None:
         # On CUDA convolutions are by default of 10 bits: float32 is to mean that for every peer.
         torch.backends.cudnn.allow_tf32 = False
+        torch.manual_seed(0)  # the same numbers in every run
         model = self.model = models.MODELS[name]
         self.label, self.setting = model.label(batch), setting
         self.wait = device.synchronizer(setting.device)
@@ -69,14 +71,25 @@ class TrainingStep:
             if names is None or peer.name in names:
                 self._add(peer, fused)
         self._fused = fused
+        self.steps = {peer: self._step(module) for peer, module in self.modules.items()}
+        self.wrong: dict[str, str] = {}  # of each peer that was left out, why
         if check:
             self.check()
-        self.steps = {peer: self._step(module) for peer, module in self.modules.items()}
 
     def check(self) -> None:
-        """Every peer's loss and gradients against float64."""
-        for name in self.modules:
-            self._check_peer(peers.BY_NAME[name], self._fused)
+        """Every peer's loss and gradients against float64: one that is wrong is left out.
+
+        Raises:
+            AssertionError: it is ours.
+        """
+        self.wrong = parity.wrong(
+            {
+                name: partial(self._check_peer, peers.BY_NAME[name], self._fused)
+                for name in self.modules
+            }
+        )
+        for peer in self.wrong:
+            del self.modules[peer], self.steps[peer]
 
     def _add(self, peer: peers.Peer, fused: FusedVAE) -> None:
         """Makes it, and compiles it where it is to be."""

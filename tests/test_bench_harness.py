@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import json
 import sys
 import time
+from pathlib import Path
 from typing import Any
 
 import bench_folder  # noqa: F401
@@ -20,6 +22,7 @@ from bench import (
     limit,
     memory,
     peers,
+    run,
     sections,
     stages,
 )
@@ -127,6 +130,34 @@ def test_an_op_is_timed_in_compiled_code_as_well() -> None:
     name, took = compiled_callers.measure("gaussian_kl", 0.02)
     assert name == "`gaussian_kl` 128x20"
     assert list(took.rounds) == [peers.OURS, peers.COMPILED, compiled_callers.COMPILED_OURS]
+
+
+@pytest.mark.parametrize("out", [None, "given.json"])
+def test_a_run_that_breaks_off_keeps_what_it_has(
+    out: str | None,
+    monkeypatch: pytest.MonkeyPatch,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    """And the results of the run before."""
+
+    def measure(*arguments: Any) -> None:
+        keep = arguments[-1]
+        keep({"comparisons": ["one"]})
+        keep({"comparisons": ["one", "two"]})
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(run, "FOLDER", tmp_path)
+    monkeypatch.setattr(run, "measure", measure)
+    monkeypatch.setattr(
+        sys, "argv", ["bench.run", *(["--out", str(tmp_path / out)] if out else [])]
+    )
+    with pytest.raises(KeyboardInterrupt):
+        run.main()
+    (kept,) = tmp_path.iterdir()
+    assert kept.name == out or kept.suffix == ".partial"
+    assert json.loads(kept.read_text())["comparisons"] == ["one", "two"]
+    assert f"until then: {kept}" in capsys.readouterr().out
 
 
 @pytest.mark.slow

@@ -5,6 +5,7 @@ from __future__ import annotations
 import importlib.metadata
 import math
 import os
+import re
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -21,6 +22,7 @@ from bench.models import MODELS
 from bench.ops import OPS, Size
 from bench.training_step import TrainingStep
 from bench.workload import Workload
+from vae_fast import FusedVAE
 
 TINY = Size(3, 8, 12)
 NOT_COMPILED = [peer.name for peer in peers.PEERS if not peer.compiles]
@@ -72,23 +74,34 @@ def test_every_peer_trains_the_same_model(name: str) -> None:
 def test_a_peer_that_is_wrong_is_not_timed(
     name: str, number: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """One part in a thousand, in any output."""
+    """One part in a thousand, in any output. The others are timed, unless ours is wrong."""
     right = peers.function
+    liar = peers.EAGER
 
     def wrong(peer: peers.Peer, op: str, setting: Setting) -> peers.Function:
         def call(*arguments: Tensor) -> tuple[Tensor, ...]:
             outputs = list(right(peer, op, setting)(*arguments))
-            outputs[number] *= 1.001 if op != "noise" else 3
+            outputs[number] = outputs[number] * (1.001 if op != "noise" else 3)
             return tuple(outputs)
 
-        return call if peer.name == peers.EAGER else right(peer, op, setting)
+        return call if peer.name == liar else right(peer, op, setting)
+
+    def make() -> Workload:
+        return Workload(OPS[name], Size(64, 8, 12), Setting(), [peers.OURS, peers.EAGER])
 
     monkeypatch.setattr(peers, "function", wrong)
-    with pytest.raises(AssertionError, match=f"{name} .* by eager"):
-        Workload(OPS[name], Size(64, 8, 12), Setting(), [peers.OURS, peers.EAGER])
+    work = make()
+    assert re.search(f"{name} .* by eager", work.wrong[peers.EAGER])
+    assert list(work.compare(OPS[name].directions[-1], 0.01).rounds) == [peers.OURS]
+    liar = peers.OURS
+    with pytest.raises(AssertionError, match=f"{name} .* by vae_fast"):
+        make()
 
 
-def test_a_training_step_that_is_wrong_is_not_timed(monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize("liar", [peers.OURS, peers.EAGER])
+def test_a_training_step_that_is_wrong_is_not_timed(
+    liar: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
     right = peers.step
 
     class Wrong(nn.Module):
@@ -100,9 +113,24 @@ def test_a_training_step_that_is_wrong_is_not_timed(monkeypatch: pytest.MonkeyPa
             loss, z = self.module(x)
             return 1.001 * loss, z
 
-    monkeypatch.setattr(peers, "step", lambda peer, fused: Wrong(right(peer, fused)))
-    with pytest.raises(AssertionError, match="loss of vae_fast is off"):
-        TrainingStep("mlp784", 4, Setting(), [peers.OURS])
+    def step(peer: peers.Peer, fused: FusedVAE) -> nn.Module:
+        module = right(peer, fused)
+        return Wrong(module) if peer.name == liar else module
+
+    monkeypatch.setattr(peers, "step", step)
+    if liar == peers.OURS:
+        with pytest.raises(AssertionError, match="loss of vae_fast is off"):
+            TrainingStep("mlp784", 4, Setting(), [peers.OURS])
+    else:
+        work = TrainingStep("mlp784", 4, Setting(), [peers.OURS, peers.EAGER])
+        assert "loss of eager is off" in work.wrong[peers.EAGER]
+        assert list(work.compare("step", 0.01).rounds) == [peers.OURS]
+
+
+def test_the_inputs_are_the_same_in_every_run() -> None:
+    works = [Workload(OPS["negative_elbo"], TINY, Setting(), [peers.OURS]) for _ in range(2)]
+    pairs = zip(*(work.copies[-1].arguments for work in works), strict=True)
+    assert all(torch.equal(first, second) for first, second in pairs)
 
 
 def test_noise_that_is_not_normal_is_refused() -> None:

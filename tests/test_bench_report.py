@@ -91,6 +91,13 @@ def test_what_was_not_measured_is_said(document: Path, tmp_path: Path) -> None:
     assert "| 90.0 µs | – | 2.5 s |" in text and "`mlp784` 128x784" in text
 
 
+def test_a_peer_that_was_wrong_is_named() -> None:
+    made = made_up_results.results()
+    made["comparisons"][0]["wrong"] = {"eager": "output 0 by eager is off by 1"}
+    shown = tables.machine(made, "test.json")
+    assert "pip install it; output 0 by eager is off by 1 |" in shown
+
+
 def test_every_peer_has_a_colour_of_its_own() -> None:
     names = [peer.name for peer in peers.PEERS]
     assert len({figures._colours(names)[name] for name in names}) == len(names)
