@@ -29,8 +29,8 @@ How it is measured:
   those of the peer before it.
 - "forward" is evaluation, under ``torch.no_grad``; "backward" has its forward pass outside the
   timed part; "both" is what training does: ``.grad`` set to None, forward, backward into leaves.
-- The limit is measured in the same run (``limit.py``): a large copy, and a Function that computes
-  nothing.
+- The limit is measured in the same run (``limit.py``): a Function that computes nothing, and a
+  large copy, which takes its turn among the peers where memory is the limit.
 - Peak memory is that of a process of its own (``memory.py``); calls are counted apart from the
   times (``counts.py``).
 - Times vary and no test fails for them: the tables say which targets were reached.

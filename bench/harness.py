@@ -50,6 +50,12 @@ class Comparison(NamedTuple):
         pairs = zip(self.rounds[peer], self.rounds[ours], strict=True)
         return Spread.of([theirs / mine for theirs, mine in pairs])
 
+    def without(self, peer: str) -> Comparison:
+        names = [name for name in self.rounds if name != peer]
+        return Comparison(
+            {name: self.rounds[name] for name in names}, {name: self.calls[name] for name in names}
+        )
+
     def ratios(self, ours: str) -> dict[str, Spread]:
         return {peer: self.ratio(peer, ours) for peer in self.rounds if peer != ours}
 

@@ -1,11 +1,14 @@
 """What no implementation can go below: memory traffic at large sizes, Python and autograd at small.
 
-The first is the bytes that an op must move over the bandwidth of a large copy in the same run; the
-second is an ``autograd.Function`` with the op's arguments, outputs and gradients that computes
-nothing (``floor.py``). The limit is the larger of the two.
+The first is the bytes that an op must move over the bandwidth of a large copy. Where that is the
+larger one the copy takes its turn among the peers, since memory that others use as well may be half
+as fast some minutes later. The second is an ``autograd.Function`` with the op's arguments, outputs
+and gradients that computes nothing (``floor.py``).
 """
 
 from __future__ import annotations
+
+from functools import cache
 
 import torch
 
@@ -15,18 +18,27 @@ COPY_BYTES = 256 * 2**20
 QUICK_COPY_BYTES = 32 * 2**20
 
 
-def copy_bandwidth(where: str, seconds: float, quick: bool = False) -> float:
-    """Bytes a second, those read and those written, on the threads that torch has now."""
-    count = QUICK_COPY_BYTES if quick else COPY_BYTES
-    source = torch.ones(count // 4, device=where)
-    target = torch.zeros_like(source)
-    block = harness.timed(lambda _: target.copy_(source), device.synchronizer(where))
-    return 2 * count / harness.interleave({"copy": block}, seconds).seconds("copy").middle
+COPY = "a large copy"  # its name in a comparison
 
 
-def seconds(least_bytes: int | None, bandwidth: float | None, floor: float | None) -> float | None:
-    """Of a call; None where neither limit is known."""
-    known = [floor] if floor is not None else []
-    if least_bytes is not None and bandwidth is not None:
-        known.append(least_bytes / bandwidth)
-    return max(known, default=None)
+class Copy:
+    """A large copy on a device, as a block to be timed on the threads that torch has then."""
+
+    def __init__(self, where: str, quick: bool) -> None:
+        count = QUICK_COPY_BYTES if quick else COPY_BYTES
+        source = torch.ones(count // 4, device=where)
+        target = torch.zeros_like(source)
+        self.bytes = 2 * count  # read and written
+        self.block = harness.timed(lambda _: target.copy_(source), device.synchronizer(where))
+
+    def bandwidth(self, seconds: float) -> float:
+        """Bytes a second, measured by itself."""
+        return self.bytes / harness.interleave({COPY: self.block}, seconds).seconds(COPY).middle
+
+
+copy = cache(Copy)  # one a process
+
+
+def seconds(least_bytes: int | None, bandwidth: float | None) -> float | None:
+    """Of moving so much; None where either is not known."""
+    return None if least_bytes is None or bandwidth is None else least_bytes / bandwidth

@@ -70,13 +70,14 @@ class Limits(NamedTuple):
     bandwidth: dict[int, float]  # bytes a second of a large copy, by the number of threads
     floors: list[Row]
 
-    def seconds(self, name: str, direction: str, threads: int, least: int | None) -> float | None:
-        floors = (
+    def floor(self, name: str, direction: str) -> float | None:
+        """Seconds of the op's empty Function."""
+        found = (
             row["seconds"][floor.EMPTY][1]
             for row in self.floors
             if row["op"] == name and row["direction"] == direction
         )
-        return limit.seconds(least, self.bandwidth.get(threads), next(floors, None))
+        return next(found, None)
 
 
 def limits(plan: Plan) -> Limits:
@@ -84,7 +85,7 @@ def limits(plan: Plan) -> Limits:
     bandwidth, floors = {}, []
     for count in plan.threads():
         with harness.threads(count):
-            bandwidth[count] = limit.copy_bandwidth(plan.device, plan.seconds, plan.quick)
+            bandwidth[count] = limit.copy(plan.device, plan.quick).bandwidth(plan.seconds)
     for name in plan.ops():
         work = Workload(OPS[name], OPS[name].sizes[0], plan.setting(), (peers.OURS,))
         work.add_empty()
@@ -155,7 +156,7 @@ def rows(plan: Plan, task: Task, work: Work, limits: Limits) -> list[Row]:
         directions, seconds = OPS[task.name].directions[-1:], plan.seconds
     else:
         directions, seconds = ("step",), plan.step_seconds
-    return [_compared(task, work, direction, seconds, limits) for direction in directions]
+    return [_compared(plan, task, work, direction, seconds, limits) for direction in directions]
 
 
 def in_turn(plan: Plan, chosen: list[Task], limits: Limits) -> Iterator[tuple[Task, list[Row]]]:
@@ -168,10 +169,21 @@ def in_turn(plan: Plan, chosen: list[Task], limits: Limits) -> Iterator[tuple[Ta
         yield task, found
 
 
-def _compared(task: Task, work: Work, direction: str, seconds: float, limits: Limits) -> Row:
-    comparison = work.compare(direction, seconds)
-    least = work.least_bytes(direction)
-    at_best = limits.seconds(task.name, direction, task.threads, least)
+def _compared(
+    plan: Plan, task: Task, work: Work, direction: str, seconds: float, limits: Limits
+) -> Row:
+    least, at_best = work.least_bytes(direction), limits.floor(task.name, direction)
+    by_memory = limit.seconds(least, limits.bandwidth.get(task.threads))
+    bandwidth = None
+    if isinstance(work, Workload) and (by_memory or 0.0) > (at_best or 0.0):
+        copy = limit.copy(plan.device, plan.quick)
+        comparison = work.compare(direction, seconds, beside={limit.COPY: copy.block})
+        bandwidth = copy.bytes / comparison.seconds(limit.COPY).middle
+        comparison = comparison.without(limit.COPY)
+        by_memory = limit.seconds(least, bandwidth)
+    else:
+        comparison = work.compare(direction, seconds)
+    at_best = max((each for each in (at_best, by_memory) if each is not None), default=None)
     ours = comparison.seconds(peers.OURS)
     row: Row = {
         "op": task.name,
@@ -185,6 +197,7 @@ def _compared(task: Task, work: Work, direction: str, seconds: float, limits: Li
         "seconds": {peer: comparison.seconds(peer) for peer in comparison.rounds},
         "ratios": comparison.ratios(peers.OURS),
         "least_bytes": least,
+        "copy_bandwidth": bandwidth,
         "limit_seconds": at_best,
         "of_limit": None if at_best is None else at_best / ours.middle,
     }

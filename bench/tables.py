@@ -230,10 +230,21 @@ def _left_out(results: Results) -> list[str]:
     return [*results["skipped"].values(), *(why for each in wrong for why in each.values())]
 
 
+def _later(results: Results, threads: int) -> str:
+    """Between which bandwidths a copy had beside what it is the limit of."""
+    found = [
+        row["copy_bandwidth"] / 1e9
+        for row in timed(results)
+        if row["threads"] == threads and row.get("copy_bandwidth")
+    ]
+    return f" at first, {min(found):.1f} to {max(found):.1f} later" if found else ""
+
+
 def machine(results: Results, source: str) -> str:
     about = results["machine"]
     bandwidth = ", ".join(
         f"{value / 1e9:.1f} GB/s on {count} thread{'s' if count != '1' else ''}"
+        f"{_later(results, int(count))}"
         for count, value in results["copy_bandwidth"].items()
     )
     versions = {"vae_fast": about["vae_fast"], "torch": about["torch"], **results["peers"]}

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Collection
+from collections.abc import Collection, Mapping
+from types import MappingProxyType
 from typing import Any
 
 import torch
@@ -163,7 +164,13 @@ class Workload:
         return self.op.least_bytes(self.size, direction, self.setting.dtype)
 
     def compare(
-        self, direction: str, seconds: float, names: Collection[str] | None = None
+        self,
+        direction: str,
+        seconds: float,
+        names: Collection[str] | None = None,
+        beside: Mapping[str, harness.Block] = MappingProxyType({}),
     ) -> harness.Comparison:
+        """The peers of these names, by default all; ``beside`` takes its turn among them."""
         chosen = self.functions if names is None else names
-        return harness.interleave({peer: self.block(peer, direction) for peer in chosen}, seconds)
+        blocks = {peer: self.block(peer, direction) for peer in chosen}
+        return harness.interleave({**blocks, **beside}, seconds)

@@ -78,15 +78,32 @@ def test_peers_take_turns() -> None:
     assert timed == (["slow", "fast", "fast", "slow"] * harness.MIN_ROUNDS)[: len(timed)]
 
 
-def test_the_limit_is_the_larger_of_memory_and_overhead() -> None:
-    assert limit.seconds(1000, 1e9, 5e-6) == 5e-6
-    assert limit.seconds(10**6, 1e9, 5e-6) == pytest.approx(1e-3)
-    assert limit.seconds(None, 1e9, None) is None
+@pytest.mark.parametrize("floor_seconds", [1e-9, 1e3])
+def test_the_limit_is_the_larger_of_memory_and_overhead(floor_seconds: float) -> None:
+    """And memory's is of a copy that has taken its turn among the peers."""
+    plan = sections.Plan(("gaussian_kl",), "cpu", None, True, 0.01, 0.01, 0.01, (peers.OURS,))
+    empty = {"seconds": {floor.EMPTY: harness.Spread(*[floor_seconds] * 3)}}
+    floors = [{"op": "gaussian_kl", "direction": "both", **empty}]
+    task = sections.Task("comparisons", "gaussian_kl", TINY, "float32", 1)
+    with harness.threads(1):
+        work = sections.make(plan, task)
+        (row,) = sections.rows(plan, task, work, sections.Limits({1: 1e9}, floors))
+    assert list(row["seconds"]) == [peers.OURS]
+    if floor_seconds < 1:
+        assert 1e8 < row["copy_bandwidth"] < 1e13
+        assert row["limit_seconds"] == pytest.approx(row["least_bytes"] / row["copy_bandwidth"])
+    else:
+        assert row["copy_bandwidth"] is None and row["limit_seconds"] == floor_seconds
+    assert row["of_limit"] == row["limit_seconds"] / row["seconds"][peers.OURS].middle
+
+
+def test_a_limit_by_memory_that_is_not_known() -> None:
+    assert limit.seconds(None, 1e9) is None and limit.seconds(1000, None) is None
 
 
 def test_the_bandwidth_of_a_copy_counts_reads_and_writes() -> None:
     with harness.threads(1):
-        assert 1e8 < limit.copy_bandwidth("cpu", 0.0, quick=True) < 1e13
+        assert 1e8 < limit.copy("cpu", True).bandwidth(0.0) < 1e13
 
 
 @pytest.mark.parametrize("name", [name for name, op in OPS.items() if "backward" in op.directions])

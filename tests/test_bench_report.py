@@ -91,6 +91,14 @@ def test_what_was_not_measured_is_said(document: Path, tmp_path: Path) -> None:
     assert "| 90.0 µs | – | 2.5 s |" in text and "`mlp784` 128x784" in text
 
 
+def test_the_bandwidths_of_a_run_are_shown() -> None:
+    made = made_up_results.results()
+    for row, bandwidth in zip(made["curves"], (3e10, None, 4e10), strict=False):
+        row["copy_bandwidth"] = bandwidth
+    shown = tables.machine(made, "test.json")
+    assert "20.0 GB/s on 2 threads at first, 30.0 to 40.0 later, 10.0 GB/s on 1 thread |" in shown
+
+
 def test_a_peer_that_was_wrong_is_named() -> None:
     made = made_up_results.results()
     made["comparisons"][0]["wrong"] = {"eager": "output 0 by eager is off by 1"}
