@@ -1,5 +1,5 @@
-# make demo | test | bench | lint | sanitize | cuda-sanitize | gpu-check | clean. Each makes what it
-# needs, in $(VENV); given are Python, a C++ compiler and make.
+# make demo | test | bench | lint | sanitize | arm-tests | cuda-sanitize | gpu-check | clean. Each
+# makes what it needs, in $(VENV); given are Python, a C++ compiler and make.
 PYTHON ?= python3
 VENV ?= .venv
 CONSTRAINTS ?= constraints.txt
@@ -16,7 +16,7 @@ CPP := $(wildcard csrc/*.cpp csrc/*.h csrc/*/*.cpp csrc/*/*.h csrc/*/*.cu csrc/*
 	tests/cpp/*.cpp tests/cpp/*.h tests/cuda_host/*.cpp tests/cuda_host/*.h \
 	tests/cuda_host/include/*.h tests/cuda_host/include/*/*.cuh)
 
-.PHONY: demo test bench lint sanitize cuda-sanitize gpu-check clean
+.PHONY: demo test bench lint sanitize arm-tests cuda-sanitize gpu-check clean
 .DELETE_ON_ERROR:
 
 demo: $(VENV)/.installed
@@ -44,6 +44,16 @@ sanitize: $(VENV)/.tools
 		-DCMAKE_MAKE_PROGRAM=$(abspath $(BIN))/ninja
 	$(BIN)/cmake --build build/sanitize
 	$(BIN)/ctest --test-dir build/sanitize --output-on-failure
+
+# The C++ tests as 64-bit ARM runs them, for who has Debian's g++-aarch64-linux-gnu and qemu-user.
+arm-tests: $(VENV)/.tools
+	$(BIN)/cmake -S csrc -B build/arm -G Ninja -DVF_BUILD_TESTS=ON -DVAE_FAST_CUDA=off \
+		-DCMAKE_MAKE_PROGRAM=$(abspath $(BIN))/ninja \
+		-DCMAKE_SYSTEM_NAME=Linux -DCMAKE_SYSTEM_PROCESSOR=aarch64 \
+		-DCMAKE_CXX_COMPILER=aarch64-linux-gnu-g++ \
+		"-DCMAKE_CROSSCOMPILING_EMULATOR=qemu-aarch64;-L;/usr/aarch64-linux-gnu"
+	$(BIN)/cmake --build build/arm
+	$(BIN)/ctest --test-dir build/arm --output-on-failure
 
 # On a machine with a GPU: the CUDA kernels under NVIDIA's compute-sanitizer. Tensors do not share
 # blocks of memory here, so that an access outside one is outside its allocation too.

@@ -140,6 +140,8 @@ VF_FN FloatRegister widen(HalfWords words, Half) {
   return FloatRegister::Vector(_mm512_cvtph_ps(__m256i(words)));
 #elif defined(__AVX2__)
   return FloatRegister::Vector(_mm256_cvtph_ps(__m128i(words)));
+#elif defined(__aarch64__)
+  return FloatRegister::Vector(vcvt_f32_f16(vreinterpret_f16_u16(uint16x4_t(words))));
 #else
   FloatRegister a(0.0f);
   for (int lane = 0; lane < kRegister; ++lane) a.v[lane] = widen(Half{words[lane]});
@@ -151,6 +153,8 @@ VF_FN HalfWords narrow(FloatRegister a, Half) {
   return HalfWords(_mm512_cvtps_ph(__m512(a.v), _MM_FROUND_TO_NEAREST_INT));
 #elif defined(__AVX2__)
   return HalfWords(_mm256_cvtps_ph(__m256(a.v), _MM_FROUND_TO_NEAREST_INT));
+#elif defined(__aarch64__)
+  return HalfWords(vreinterpret_u16_f16(vcvt_f16_f32(float32x4_t(a.v))));
 #else
   HalfWords words{};
   for (int lane = 0; lane < kRegister; ++lane) words[lane] = narrow_half(a.v[lane]).bits;

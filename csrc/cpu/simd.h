@@ -1,7 +1,7 @@
 // The widest registers that this file is compiled for, of float and of 32-bit words.
 //
 // Operators come from the compiler's vector types; what these lack is written in intrinsics for
-// AVX-512 and AVX2, and lane by lane elsewhere, which compilers turn into SSE or NEON.
+// AVX-512, AVX2 and 64-bit ARM's NEON, and lane by lane elsewhere, which compilers turn into SSE.
 #pragma once
 
 #include <cstring>
@@ -10,6 +10,8 @@
 
 #if defined(__SSE2__)
 #include <immintrin.h>
+#elif defined(__aarch64__)
+#include <arm_neon.h>
 #endif
 
 namespace vae_fast::VF_ISA {
@@ -123,6 +125,8 @@ VF_FN FloatRegister fma(FloatRegister a, FloatRegister b, FloatRegister c) {
   return FloatRegister::Vector(_mm512_fmadd_ps(__m512(a.v), __m512(b.v), __m512(c.v)));
 #elif defined(__AVX2__)
   return FloatRegister::Vector(_mm256_fmadd_ps(__m256(a.v), __m256(b.v), __m256(c.v)));
+#elif defined(__aarch64__)
+  return FloatRegister::Vector(vfmaq_f32(float32x4_t(c.v), float32x4_t(a.v), float32x4_t(b.v)));
 #else
   return a.v * b.v + c.v;
 #endif
@@ -133,6 +137,8 @@ VF_FN FloatRegister sqrt(FloatRegister a) {
   return FloatRegister::Vector(_mm512_sqrt_ps(__m512(a.v)));
 #elif defined(__AVX2__)
   return FloatRegister::Vector(_mm256_sqrt_ps(__m256(a.v)));
+#elif defined(__aarch64__)
+  return FloatRegister::Vector(vsqrtq_f32(float32x4_t(a.v)));
 #else
   for (int i = 0; i < kRegister; ++i) a.v[i] = __builtin_sqrtf(a.v[i]);
   return a;
@@ -193,6 +199,8 @@ VF_FN FloatRegister signed_to_float(WordRegister a) {
 VF_FN FloatRegister unsigned_to_float(WordRegister a) {
 #if defined(__AVX512F__)
   return FloatRegister::Vector(_mm512_cvtepu32_ps(__m512i(a.v)));
+#elif defined(__aarch64__)
+  return FloatRegister::Vector(vcvtq_f32_u32(uint32x4_t(a.v)));
 #else
   // Both halves and the product are exact, so only the addition rounds.
   return signed_to_float(a >> 16) * FloatRegister(65536.0f) +
@@ -207,6 +215,23 @@ VF_FN FloatRegister scaled(FloatRegister a, FloatRegister k) {
 }
 #endif
 
+#if defined(__aarch64__)
+// kRegister words, for multiplications: here as they are.
+struct WideRegister : WordRegister {
+  using WordRegister::WordRegister;
+  VF_FN WideRegister(WordRegister a) : WordRegister(a) {}
+  VF_FN WordRegister words() const { return *this; }
+};
+
+VF_FN void multiply_high_low(uint32_t a, WideRegister b, WideRegister& high, WideRegister& low) {
+  const uint32x4_t factor = vdupq_n_u32(a), words = uint32x4_t(b.v);
+  const uint32x4_t first =
+      vreinterpretq_u32_u64(vmull_u32(vget_low_u32(words), vget_low_u32(factor)));
+  const uint32x4_t second = vreinterpretq_u32_u64(vmull_high_u32(words, factor));
+  low = WordRegister::Vector(vuzp1q_u32(first, second));
+  high = WordRegister::Vector(vuzp2q_u32(first, second));
+}
+#else
 // kRegister words in lanes of 64 bits, the even and the odd ones apart, for multiplications: the
 // processor multiplies such lanes in whole, by their low halves. The high halves hold anything.
 // Two vectors also are two chains of work, and one alone would wait for its own results.
@@ -257,6 +282,7 @@ VF_FN void multiply_high_low(uint32_t a, WideRegister b, WideRegister& high, Wid
   low = {multiply_low_halves(a, b.even), multiply_low_halves(a, b.odd)};
   high = {low.even >> 32, low.odd >> 32};
 }
+#endif
 
 // Which of kRegister consecutive blocks of four a lane must work on for store_blocks to be in
 // order.
@@ -300,6 +326,9 @@ VF_FN void store_blocks(float* p, const FloatRegister (&a)[4]) {
   _mm256_storeu_ps(p + 8, join_high(low01, low23));
   _mm256_storeu_ps(p + 16, join_low(high01, high23));
   _mm256_storeu_ps(p + 24, join_high(high01, high23));
+#elif defined(__aarch64__)
+  vst4q_f32(p,
+            {float32x4_t(a[0].v), float32x4_t(a[1].v), float32x4_t(a[2].v), float32x4_t(a[3].v)});
 #else
   for (int lane = 0; lane < kRegister; ++lane)
     for (int word = 0; word < 4; ++word) p[4 * lane + word] = a[word].v[lane];
