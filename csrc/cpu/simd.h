@@ -327,8 +327,9 @@ VF_FN void store_blocks(float* p, const FloatRegister (&a)[4]) {
   _mm256_storeu_ps(p + 16, join_low(high01, high23));
   _mm256_storeu_ps(p + 24, join_high(high01, high23));
 #elif defined(__aarch64__)
-  vst4q_f32(p,
-            {float32x4_t(a[0].v), float32x4_t(a[1].v), float32x4_t(a[2].v), float32x4_t(a[3].v)});
+  const float32x4x4_t words = {
+      {float32x4_t(a[0].v), float32x4_t(a[1].v), float32x4_t(a[2].v), float32x4_t(a[3].v)}};
+  vst4q_f32(p, words);
 #else
   for (int lane = 0; lane < kRegister; ++lane)
     for (int word = 0; word < 4; ++word) p[4 * lane + word] = a[word].v[lane];
