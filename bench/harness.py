@@ -51,6 +51,7 @@ class Comparison(NamedTuple):
         return Spread.of([theirs / mine for theirs, mine in pairs])
 
     def without(self, peer: str) -> Comparison:
+        """The rounds of the others."""
         names = [name for name in self.rounds if name != peer]
         return Comparison(
             {name: self.rounds[name] for name in names}, {name: self.calls[name] for name in names}

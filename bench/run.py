@@ -140,9 +140,13 @@ def main(
         results["seconds_in_all"] = time.perf_counter() - start
         path.write_text(json.dumps(results, indent=1) + "\n")
 
+    kept = False
+
     def keep_partial(results: dict[str, Any]) -> None:
+        nonlocal kept
         if path is not None:
             write(results, partial)
+            kept = True
 
     with tempfile.TemporaryDirectory(ignore_cleanup_errors=True) as cache:
         os.environ["TORCHINDUCTOR_CACHE_DIR"] = cache
@@ -150,7 +154,7 @@ def main(
         try:
             results = measure(plan, wanted, rows_of, keep_partial)
         except BaseException:
-            if path is not None and partial.exists():
+            if kept:
                 print(f"what was measured until then: {partial}")
             raise
     for verdict in results["targets"]:

@@ -20,6 +20,7 @@ from bench import (
     floor,
     harness,
     limit,
+    machine,
     memory,
     peers,
     run,
@@ -156,25 +157,39 @@ def test_a_run_that_breaks_off_keeps_what_it_has(
     tmp_path: Path,
     capsys: pytest.CaptureFixture[str],
 ) -> None:
-    """And the results of the run before."""
+    """And the results of the run before, until one is through."""
+    stored = tmp_path / f"{machine.slug(machine.describe(Setting()))}.json"
+    stored.write_text("of the run before")
+    partial = tmp_path / (out or f"{stored.name}.partial")
+    breaks = True
 
-    def measure(*arguments: Any) -> None:
-        keep = arguments[-1]
-        keep({"comparisons": ["one"]})
-        keep({"comparisons": ["one", "two"]})
-        raise KeyboardInterrupt
+    def measure(*arguments: Any) -> Any:
+        keep, results = arguments[-1], {"comparisons": ["one"], "targets": []}
+        keep(results)
+        results["comparisons"].append("two")
+        keep(results)
+        if breaks:
+            raise KeyboardInterrupt
+        return results
 
     monkeypatch.setattr(run, "FOLDER", tmp_path)
     monkeypatch.setattr(run, "measure", measure)
+    monkeypatch.setattr(run.report, "write", lambda _: "the document")
     monkeypatch.setattr(
         sys, "argv", ["bench.run", *(["--out", str(tmp_path / out)] if out else [])]
     )
     with pytest.raises(KeyboardInterrupt):
         run.main()
-    (kept,) = tmp_path.iterdir()
-    assert kept.name == out or kept.suffix == ".partial"
-    assert json.loads(kept.read_text())["comparisons"] == ["one", "two"]
-    assert f"until then: {kept}" in capsys.readouterr().out
+    assert json.loads(partial.read_text())["comparisons"] == ["one", "two"]
+    assert stored.read_text() == "of the run before"
+    assert f"until then: {partial}" in capsys.readouterr().out
+
+    breaks = False
+    run.main()
+    assert "until then" not in capsys.readouterr().out
+    final = partial if out else stored
+    assert json.loads(final.read_text())["comparisons"] == ["one", "two"]
+    assert set(tmp_path.iterdir()) == {stored, final}
 
 
 @pytest.mark.slow

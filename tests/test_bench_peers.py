@@ -131,6 +131,12 @@ def test_the_inputs_are_the_same_in_every_run() -> None:
     works = [Workload(OPS["negative_elbo"], TINY, Setting(), [peers.OURS]) for _ in range(2)]
     pairs = zip(*(work.copies[-1].arguments for work in works), strict=True)
     assert all(torch.equal(first, second) for first, second in pairs)
+    steps = [TrainingStep("mlp784", 4, Setting(), [peers.OURS]) for _ in range(2)]
+    batches, weights = (
+        [step.batches[-1] for step in steps],
+        [next(step.modules[peers.OURS].parameters()) for step in steps],
+    )
+    assert torch.equal(*batches) and torch.equal(*weights)
 
 
 def test_noise_that_is_not_normal_is_refused() -> None:
