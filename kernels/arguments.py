@@ -3,14 +3,48 @@
 from __future__ import annotations
 
 import struct
+from typing import Any
 
 import torch
+from torch import Tensor
 
 from vae_fast._control import NO_CONTROL, KLControl
 
 # The names under which kernels take the two words of a seed, and beta.
 SEED_WORDS = ("key_low", "key_high")
 BETA = "beta"
+
+
+def extent(tensor: Tensor) -> int:
+    """Bytes from the first element to the end of the last one."""
+    if tensor.numel() == 0:
+        return 0
+    strides = zip(tensor.shape, tensor.stride(), strict=True)
+    return (1 + sum((size - 1) * stride for size, stride in strides)) * tensor.element_size()
+
+
+def require_memory(tensor: Tensor, pointer: int, extent: int) -> None:
+    """TypeError where the memory ends before the tensor: it may have been cut or freed under it."""
+    storage = tensor.untyped_storage()
+    if pointer + extent > storage.data_ptr() + storage.nbytes():
+        raise TypeError(
+            f"the kernels read tensors whose memory is there; got one of shape "
+            f"{tuple(tensor.shape)} that needs {extent} bytes in a storage of {storage.nbytes()}"
+        )
+
+
+def readable(value: Any) -> Any:
+    """The argument, with memory for zeros that torch keeps without any; TypeError for a tensor
+    whose memory is not there."""
+    if isinstance(value, tuple):
+        made = tuple(readable(each) for each in value)
+        return value if all(a is b for a, b in zip(value, made, strict=True)) else made
+    if not isinstance(value, Tensor):
+        return value
+    if value._is_zerotensor():
+        value = value.clone()
+    require_memory(value, value.data_ptr(), extent(value))
+    return value
 
 
 def signed(value: int) -> int:

@@ -10,6 +10,7 @@ import torch
 import triton.language as tl
 from torch import Tensor
 
+from vae_fast import _broadcast
 from vae_fast._backends import Needs
 from vae_fast._backends.reference import compute_dtype
 from vae_fast.kernels import tile
@@ -126,25 +127,30 @@ def upstream(gradient: Tensor | None) -> tuple[Tensor | None, int]:
     return gradient.contiguous(), ROW
 
 
+# The form of a gradient by what its input has one element for (``_broadcast``).
+GRADIENT_FORMS = {_broadcast.FULL: FULL, _broadcast.ROW: ROW, _broadcast.COLUMN: COLUMN,
+                  _broadcast.TOTAL: SCALAR}  # fmt: skip
+
+
 def gradient_forms(
     tensors: Sequence[Tensor | None], needs: Needs, shape: torch.Size, event_dims: int
 ) -> list[int]:
     """Over what the gradient of each tensor is a sum; ABSENT where none is needed, HALF where it
     goes to a tensor that there is."""
-    event = tuple(shape[len(shape) - event_dims :])
+    split = len(shape) - event_dims
+    rows, cols = math.prod(shape[:split]), math.prod(shape[split:])
+    counts = {FULL: rows * cols, HALF: rows * cols, ROW: rows, COLUMN: cols, SCALAR: 1}
 
-    def form(tensor: Tensor | None, need: bool | Tensor) -> int:
+    def form(tensor: Tensor | None, need: bool | int | Tensor) -> int:
         if tensor is None or need is False:
             return ABSENT
-        if isinstance(need, Tensor):
-            return HALF
-        if tensor.numel() == math.prod(shape):
-            return FULL
-        if tensor.numel() == 1:
-            return SCALAR
-        if event_dims and tuple(tensor.shape[max(0, tensor.dim() - event_dims) :]) == event:
-            return COLUMN
-        return ROW
+        found = HALF if isinstance(need, Tensor) else GRADIENT_FORMS[need]
+        if tensor.numel() != counts[found]:
+            raise ValueError(
+                f"a gradient of {counts[found]} elements was to be made for an input of "
+                f"{tensor.numel()}"
+            )
+        return found
 
     return [form(tensor, need) for tensor, need in zip(tensors, needs, strict=True)]
 

@@ -18,7 +18,15 @@ from typing import Any, NamedTuple, ParamSpec, TypeVar, cast
 import torch
 from torch import Tensor
 
-from vae_fast.kernels.arguments import BETA, SEED_WORDS, as_argument, words_of
+from vae_fast.kernels.arguments import (
+    BETA,
+    SEED_WORDS,
+    as_argument,
+    extent,
+    readable,
+    require_memory,
+    words_of,
+)
 
 # Recordings of an op. More than the shapes of a model; all are dropped where a loop has more.
 LIMIT = 1024
@@ -43,6 +51,7 @@ class _Steps(NamedTuple):
     made: tuple[tuple[tuple[int, ...], torch.dtype], ...]
     launches: tuple[_Launch, ...]
     result: Any  # the number of a tensor, None, or a tuple of such
+    extents: tuple[int, ...]  # of the tensors given, in bytes
 
 
 class _Recording:
@@ -160,7 +169,8 @@ def _steps(
             )
         )
     made = tuple((tuple(tensor.shape), tensor.dtype) for tensor in recording.made)
-    return _Steps(made, tuple(launches), _numbers(result, everything))
+    extents = tuple(extent(tensor) for tensor in given)
+    return _Steps(made, tuple(launches), _numbers(result, everything), extents)
 
 
 def _run(
@@ -171,6 +181,8 @@ def _run(
     beta: Any,
     device: torch.device,
 ) -> Any:
+    for tensor, pointer, length in zip(tensors, pointers, steps.extents, strict=True):
+        require_memory(tensor, pointer, length)
     for shape, dtype in steps.made:
         made = torch.empty(shape, dtype=dtype, device=device)
         tensors.append(made)
@@ -242,7 +254,7 @@ def replayed(op: Callable[P, R]) -> Callable[P, R]:
     @wraps(op)
     def call(*arguments: Any) -> Any:
         if _off or _state.recording is not None:  # or a part of another op's call
-            return untyped(*arguments)
+            return untyped(*readable(arguments))
         tensors: list[Tensor] = []
         pointers: list[int] = []
         key = describe(arguments, tensors, pointers)
@@ -251,11 +263,12 @@ def replayed(op: Callable[P, R]) -> Callable[P, R]:
             return untyped(*arguments)
         seed = arguments[seed_at] if seed_at < len(arguments) else None
         beta = arguments[beta_at] if beta_at < len(arguments) else None
-        if key not in recorded:
-            return record(arguments, tensors, key, seed, beta)
-        steps = recorded[key]
+        steps = recorded.get(key)
         if steps is None:
-            return untyped(*arguments)
+            whole = readable(arguments)
+            if key in recorded or whole is not arguments:
+                return untyped(*whole)
+            return record(arguments, tensors, key, seed, beta)
         return _run(steps, tensors, pointers, seed, beta, device)
 
     return cast(Callable[P, R], call)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+from collections.abc import Callable, Iterable
 from contextlib import AbstractContextManager
 from typing import Any
 
@@ -68,7 +69,7 @@ def test_gradcheck_of_each_argument_alone(op: str, backend: Backend) -> None:
     for name in ARGUMENTS[op]:
         case = small(op, differentiate=(name,))
         call, values = function(case, backend, tensors(case, backend.device))
-        assert torch.autograd.gradcheck(call, values)
+        assert torch.autograd.gradcheck(call, values, check_batched_grad=True)
 
 
 TWICE_CASES = [
@@ -79,33 +80,58 @@ TWICE_CASES = [
 
 
 @pytest.mark.parametrize("case", TWICE_CASES, ids=lambda case: f"{case.op}-{case}")
-def test_the_reference_is_differentiable_twice(case: Case) -> None:
-    reference = Backend("reference", "cpu")
-    call, values = function(case, reference, tensors(case))
-    assert torch.autograd.gradgradcheck(call, values)
+def test_gradgradcheck(case: Case, backend: Backend) -> None:
+    """The second derivatives too are asked for one by one, and many at once by vmap."""
+    call, values = function(case, backend, tensors(case, backend.device))
+    assert torch.autograd.gradgradcheck(call, values, check_batched_grad=True)
 
 
-# Arguments that get the gradient of the value as it arrives, which may have one of its own.
-HANDED_ON = ("signal",)
+def weighted(tensors: Iterable[Tensor]) -> Tensor:
+    """A sum of all elements with unequal weights."""
+    return sum(
+        (t * torch.linspace(0.5, 1.5, t.numel(), dtype=t.dtype).view(t.shape).to(t.device)).sum()
+        for t in tensors
+    )
+
+
+@pytest.mark.parametrize("op", DIFFERENTIABLE)
+def test_third_derivatives_are_those_of_the_plain_formulas(
+    op: str, backend: Backend, way: AbstractContextManager[Any]
+) -> None:
+    """Autograd's from an op, against torch.func's, which go through plain PyTorch alone."""
+    case = small(op)
+    call, values = function(case, backend, tensors(case, backend.device))
+    plain, _ = function(case, Backend("reference", "cpu"), tensors(case))
+    count = len(set(case.outputs) - set(CONSTANTS))
+
+    def derived(value: Callable[..., Tensor]) -> Callable[..., Tensor]:
+        gradients = torch.func.grad(value, argnums=tuple(range(len(values))))
+        return lambda *inputs: weighted(gradients(*inputs))
+
+    def value(*inputs: Tensor) -> Tensor:
+        return weighted(output.square() for output in plain(*inputs)[:count])
+
+    with way:
+        made = weighted(output.square() for output in call(*values)[:count])
+        for _ in range(3):
+            made = weighted(torch.autograd.grad(made, values, create_graph=True))
+    want = derived(derived(derived(value)))(*(v.detach().cpu() for v in values))
+    torch.testing.assert_close(made.detach().cpu(), want, rtol=1e-9, atol=1e-9)
 
 
 @pytest.mark.parametrize("op", OPS)
-def test_a_second_derivative_is_refused_and_not_zero(
-    op: str, compiled_backend: Backend, way: AbstractContextManager[Any]
-) -> None:
+def test_a_gradient_of_second_order_is_not_zero(op: str, backend: Backend) -> None:
+    """Of the ops whose gradient is no derivative too: what arrives, and the inputs, still count."""
     case = small(op)
-    arguments = tensors(case)
-    with way:
-        outputs = check.call(case, arguments, compiled_backend.name)
-        loss = sum(output.square().sum() for output in outputs.values())
-        first = torch.autograd.grad(loss, list(arguments.values()), create_graph=True)
-    want = check.run(case, compiled_backend.name)[0].outputs
-    assert all(torch.equal(outputs[name], want[name]) for name in want)
-    for name, gradient in zip(arguments, first, strict=True):
-        if name in HANDED_ON:
-            continue
-        with pytest.raises(RuntimeError, match=rf'{op}.*backend="reference"'):
-            gradient.sum().backward(retain_graph=True)
+    arguments = tensors(case, backend.device)
+    outputs = check.call(case, arguments, backend.name)
+    loss = sum(output.square().sum() for output in outputs.values())
+    first = torch.autograd.grad(loss, list(arguments.values()), create_graph=True)
+    second = torch.autograd.grad(
+        sum(g.square().sum() for g in first), list(arguments.values()), allow_unused=True
+    )
+    for name, gradient in zip(arguments, second, strict=True):
+        assert gradient is not None and gradient.isfinite().all() and gradient.any(), name
 
 
 # Loading what it needs for forward mode, torch calls what it has deprecated.
@@ -129,15 +155,34 @@ def test_forward_mode_is_refused_and_not_dropped(
 
 
 @LOADS_JIT
+@pytest.mark.parametrize("name", ["reference", None])
 @pytest.mark.parametrize("op", DIFFERENTIABLE)
-def test_the_reference_has_forward_mode(op: str) -> None:
+def test_forward_mode_where_no_kernel_is_named(op: str, name: str | None) -> None:
     case = small(op)
-    call, values = function(case, Backend("reference", "cpu"), tensors(case))
-    assert torch.autograd.gradcheck(call, values, check_forward_ad=True, check_backward_ad=False)
+    call, values = function(case, Backend(name, "cpu"), tensors(case))
+    assert torch.autograd.gradcheck(
+        call,
+        values,
+        check_forward_ad=True,
+        check_backward_ad=False,
+        check_batched_forward_grad=True,
+    )
+
+
+@LOADS_JIT
+def test_forward_mode_of_a_path_weighed_by_what_arrives_is_refused() -> None:
+    mean, logvar = torch.randn(2, 3), torch.randn(2, 3)
+
+    def ratios(m: Tensor) -> Tensor:
+        return F.sample_log_weights(m, logvar, num_samples=2, seed=1, estimator="dreg")[1]
+
+    with pytest.raises(NotImplementedError, match=r'estimator="dreg" has no forward-mode'):
+        torch.func.jvp(ratios, (mean,), (torch.ones_like(mean),))
 
 
 @pytest.mark.parametrize("op", OPS)
 def test_create_graph_changes_no_gradient(op: str, backend: Backend) -> None:
+    """Beyond rounding: the gradients are the formulas' then, and not the kernels'."""
     case = small(op)
     gradients = []
     for create_graph in (False, True):
@@ -148,7 +193,7 @@ def test_create_graph_changes_no_gradient(op: str, backend: Backend) -> None:
             torch.autograd.grad(loss, list(arguments.values()), create_graph=create_graph)
         )
     for plain, with_graph in zip(*gradients, strict=True):
-        assert torch.equal(plain, with_graph.detach())
+        torch.testing.assert_close(with_graph.detach(), plain, rtol=1e-12, atol=1e-14)
 
 
 @pytest.mark.parametrize("op", OPS)

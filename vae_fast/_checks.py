@@ -7,6 +7,8 @@ import math
 import torch
 from torch import Tensor
 
+from vae_fast._backends.reference import compute_dtype
+from vae_fast._broadcast import reduction
 from vae_fast._control import NO_CONTROL, KLControl
 from vae_fast._seed import SEED_LIMIT
 
@@ -65,17 +67,6 @@ def halved(name: str, value: Tensor, dim: int) -> int:
     return dim % dims
 
 
-def is_simple_broadcast(shape: torch.Size, full: torch.Size, event_dims: int) -> bool:
-    """Whether ``shape`` is ``full``, an event shape, one value a row, or one value in all."""
-    batch_dims = len(full) - event_dims
-    padded = (1,) * (len(full) - len(shape)) + tuple(shape)
-    batch, event = padded[:batch_dims], padded[batch_dims:]
-    one_batch, one_event = all(s == 1 for s in batch), all(s == 1 for s in event)
-    return (one_batch or batch == tuple(full[:batch_dims])) and (
-        one_event or event == tuple(full[batch_dims:])
-    )
-
-
 def broadcasts(name: str, value: Tensor, full: torch.Size) -> None:
     shape = value.shape
     fits = len(shape) <= len(full) and all(
@@ -88,9 +79,14 @@ def broadcasts(name: str, value: Tensor, full: torch.Size) -> None:
 
 
 def broadcastable(
-    name: str, value: Tensor, full: torch.Size, event_dims: int, device: torch.device
+    name: str,
+    value: Tensor,
+    full: torch.Size,
+    event_dims: int,
+    device: torch.device,
+    beside: tuple[Tensor | None, ...],
 ) -> Tensor:
-    """``value``, checked to be broadcastable to ``full``.
+    """``value``, checked to be broadcastable to ``full``; ``beside`` are the call's other tensors.
 
     What the kernels cannot read in place (a broadcast over some of the batch or event dimensions
     only) comes back expanded: a view, whose gradient autograd sums.
@@ -100,10 +96,10 @@ def broadcastable(
     if shape == full:
         return value
     broadcasts(name, value, full)
-    if is_simple_broadcast(shape, full, event_dims):
+    if reduction(shape, full, event_dims) is not None:
         return value
-    wide = value if value.dtype is torch.float64 else value.to(torch.float32)
-    return wide.expand(full)  # in float32 already, so that autograd's sum is one of unrounded terms
+    # In the type computed in already, so that autograd's sum is one of unrounded terms.
+    return value.to(compute_dtype(value, *beside)).expand(full)
 
 
 def gaussian(
@@ -121,11 +117,12 @@ def gaussian(
     tensor("mean", mean)
     shape, device = mean.shape, mean.device
     dims = event_dims("mean", dims, shape)
-    logvar = broadcastable("logvar", logvar, shape, dims, device)
+    all_given = (mean, logvar, prior_mean, prior_logvar)
+    logvar = broadcastable("logvar", logvar, shape, dims, device, all_given)
     if prior_mean is not None:
-        prior_mean = broadcastable("prior_mean", prior_mean, shape, dims, device)
+        prior_mean = broadcastable("prior_mean", prior_mean, shape, dims, device, all_given)
     if prior_logvar is not None:
-        prior_logvar = broadcastable("prior_logvar", prior_logvar, shape, dims, device)
+        prior_logvar = broadcastable("prior_logvar", prior_logvar, shape, dims, device, all_given)
     return shape, device, dims, logvar, prior_mean, prior_logvar
 
 

@@ -35,7 +35,7 @@ def log_likelihood(
     whole("chunk", chunk)
     mean, logvar = model.encode(x)
     if seed is None:
-        seed = draw_seed(mean.device, None)
+        seed = draw_seed(mean, None)
     total: Tensor | None = None  # ln of the sum of the weights so far
     for start in range(0, num_samples, chunk):
         count = min(chunk, num_samples - start)

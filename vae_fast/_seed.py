@@ -71,6 +71,14 @@ def draw_tensor(device: torch.device, generator: torch.Generator | None) -> Tens
     return seed.random_(_LOWEST, None, generator=generator)
 
 
+def draw_traced(device: torch.device, generator: torch.Generator | None) -> Tensor:
+    """``draw_tensor`` without writing in place, which vmap could not map over."""
+    drawn = torch.randint(
+        _LOWEST, -_LOWEST - 1, (), dtype=torch.int64, device=device, generator=generator
+    )
+    return drawn ^ _LOWEST  # randint counts the generator's 64 bits from the lowest int up
+
+
 def to_tensor(seed: int | Tensor, device: torch.device) -> Tensor:
     """``seed`` as a 0-dim int64 tensor with the same 64 bits."""
     if isinstance(seed, Tensor):

@@ -33,7 +33,8 @@ inline KLControl control_of(const pybind11::tuple& control) {
   return {number(control, 0), number(control, 1), number(control, 2)};
 }
 
-// Of each gradient: whether it is needed, or the tensor that it goes to.
+// Of each gradient: False where it is not needed, else one more than the number of the Reduction by
+// which it is made (_broadcast.py), or the tensor that it goes to.
 inline bool needed(const pybind11::tuple& needs, int index) {
   return PyTuple_GET_ITEM(needs.ptr(), index) != Py_False;
 }
@@ -57,6 +58,9 @@ struct Gaussian {
     return mean.is_double() || logvar.is_double() || prior_mean.is_double() ||
            prior_logvar.is_double();
   }
+  // Rows, and elements, of as many samples as there are.
+  int64_t rows(Samples samples) const { return samples.value_or(1) * frame.shape().rows; }
+  int64_t count(Samples samples) const { return rows(samples) * frame.shape().cols; }
 };
 
 // Gradients of the Gaussian's tensors that need one.
@@ -80,8 +84,11 @@ struct NewGradients {
                         const Frame& frame) {
     if (!input.given() || !needed(needs, index)) return {};
     const pybind11::handle need = PyTuple_GET_ITEM(needs.ptr(), index);
-    if (need.ptr() == Py_True) return make_gradient(input, frame);
-    return as_gradient(pybind11::reinterpret_borrow<pybind11::object>(need), frame);
+    if (!PyLong_Check(need.ptr()))
+      return as_gradient(pybind11::reinterpret_borrow<pybind11::object>(need), frame);
+    const long number = PyLong_AsLong(need.ptr()) - 1;
+    if (number < 0 || number > 3) throw pybind11::value_error("no such reduction of a gradient");
+    return make_gradient(input, frame, static_cast<Reduction>(number));
   }
 };
 
@@ -100,6 +107,7 @@ struct Likelihood {
         frame{this->mean.sizes, this->mean.dims, event_dims, this->mean.device},
         shares_x(this->mean.dims > this->x.dims) {}
   bool wide() const { return x.is_double() || mean.is_double() || logvar.is_double(); }
+  int64_t samples() const { return shares_x ? mean.sizes[0] : 1; }
 
   // The gradient of an x that the samples share has the mean's shape, and is still to be summed.
   NewTensor new_grad_x(const pybind11::tuple& needs) const {

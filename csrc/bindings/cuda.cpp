@@ -73,7 +73,7 @@ void launch(void (*kernel)(const Args&, const Context&), const Args& args,
 }
 
 Axes axes_of(const Gaussian& in) {
-  return {in.frame.sizes, in.frame.dims, 0, in.frame.dims - in.frame.event_dims};
+  return {in.frame.sizes, in.frame.dims, 0, in.frame.dims - in.frame.event_dims, in.frame.device};
 }
 Problem problem(const Gaussian& in, Samples samples = {}) {
   const Shape shape = in.frame.shape();
@@ -89,7 +89,8 @@ GaussianGradients outputs(const NewGradients& made) {
 }
 
 Axes axes_of(const Likelihood& in) {
-  return {in.frame.sizes, in.frame.dims, in.shares_x ? 1 : 0, in.frame.dims - in.frame.event_dims};
+  return {in.frame.sizes, in.frame.dims, in.shares_x ? 1 : 0, in.frame.dims - in.frame.event_dims,
+          in.frame.device};
 }
 LikelihoodInputs inputs(Likelihood& in, const py::tuple& bounds) {
   const Axes axes = axes_of(in);
@@ -103,7 +104,7 @@ namespace python {
 // Not for empty tensors.
 void noise(Object eps, Samples samples, int event_dims, Object seed, Object row_offset) {
   const TensorView view = read(eps);
-  const Axes axes{view.sizes, view.dims, samples ? 1 : 0, view.dims - event_dims};
+  const Axes axes{view.sizes, view.dims, samples ? 1 : 0, view.dims - event_dims, view.device};
   launch(&device::noise,
          NoiseArgs{axes.problem(),
                    noise_of(seed, row_offset, view.device),
@@ -127,9 +128,11 @@ py::tuple sample_kl_forward(Object mean, Object logvar, Object prior_mean, Objec
   } else {
     TensorView given = read(eps);
     launch(&device::sample_kl_forward,
-           SampleKLArgs{shape, inputs(in, bounds), own_view(given, samples.has_value(), event_dims),
-                        noise_of(seed, row_offset, in.frame.device), control_of(control), z.output,
-                        kl.output, dims.output},
+           SampleKLArgs{
+               shape, inputs(in, bounds),
+               own_view(given, in.count(samples), in.frame.device, samples.has_value(), event_dims),
+               noise_of(seed, row_offset, in.frame.device), control_of(control), z.output,
+               kl.output, dims.output},
            in.frame.device);
   }
   return py::make_tuple(z.tensor, kl.tensor, dims.tensor);
@@ -149,10 +152,14 @@ py::tuple sample_kl_backward(Object grad_z, Object grad_kl, Object grad_dims, Ob
              by_dims = read(grad_dims);
   const bool sampled = samples.has_value();
   launch(&device::sample_kl_backward,
-         SampleKLBackwardArgs{shape, inputs(in, bounds), own_view(given, sampled, event_dims),
-                              noise_of(seed, row_offset, in.frame.device), control_of(control),
-                              own_view(by_z, sampled, event_dims), own_view(by_kl, false),
-                              own_view(by_dims, false, event_dims), outputs(gradients)},
+         SampleKLBackwardArgs{
+             shape, inputs(in, bounds),
+             own_view(given, in.count(samples), in.frame.device, sampled, event_dims),
+             noise_of(seed, row_offset, in.frame.device), control_of(control),
+             own_view(by_z, in.count(samples), in.frame.device, sampled, event_dims),
+             own_view(by_kl, in.rows({}), in.frame.device, false),
+             own_view(by_dims, in.frame.shape().cols, in.frame.device, false, event_dims),
+             outputs(gradients)},
          in.frame.device);
   return gradients.tensors();
 }
@@ -186,7 +193,7 @@ py::tuple gaussian_kl_backward(Object grad_kl, Object mean, Object logvar, Objec
                               {},
                               control_of(control),
                               {},
-                              own_view(by_kl, false),
+                              own_view(by_kl, in.rows({}), in.frame.device, false),
                               {},
                               outputs(gradients)},
          in.frame.device);
@@ -207,9 +214,10 @@ py::tuple sample_log_weights_forward(Object mean, Object logvar, Object prior_me
     TensorView given = read(eps);
     launch(
         &device::sample_log_weights_forward,
-        LogWeightsArgs{shape, inputs(in, bounds), own_view(given, samples.has_value(), event_dims),
-                       noise_of(seed, row_offset, in.frame.device, sample_offset), z.output,
-                       log_ratio.output},
+        LogWeightsArgs{
+            shape, inputs(in, bounds),
+            own_view(given, in.count(samples), in.frame.device, samples.has_value(), event_dims),
+            noise_of(seed, row_offset, in.frame.device, sample_offset), z.output, log_ratio.output},
         in.frame.device);
   }
   return py::make_tuple(z.tensor, log_ratio.tensor);
@@ -229,10 +237,14 @@ py::tuple sample_log_weights_backward(Object grad_z, Object grad_log_ratio, Obje
              weight = read(path_weight);
   const bool sampled = samples.has_value();
   launch(&device::sample_log_weights_backward,
-         LogWeightsBackwardArgs{shape, inputs(in, bounds), own_view(given, sampled, event_dims),
-                                noise_of(seed, row_offset, in.frame.device, sample_offset),
-                                own_view(by_z, sampled, event_dims), own_view(by_ratio, sampled),
-                                own_view(weight, sampled), path_only, outputs(gradients)},
+         LogWeightsBackwardArgs{
+             shape, inputs(in, bounds),
+             own_view(given, in.count(samples), in.frame.device, sampled, event_dims),
+             noise_of(seed, row_offset, in.frame.device, sample_offset),
+             own_view(by_z, in.count(samples), in.frame.device, sampled, event_dims),
+             own_view(by_ratio, in.rows(samples), in.frame.device, sampled),
+             own_view(weight, in.rows(samples), in.frame.device, sampled), path_only,
+             outputs(gradients)},
          in.frame.device);
   return gradients.tensors();
 }
@@ -242,7 +254,7 @@ py::tuple importance_weighted_elbo_forward(Object log_weights) {
   TensorView in = read(log_weights);
   const py::object kept = in.tensor;
   const Frame frame{in.sizes + 1, in.dims - 1, 0, in.device};
-  const Axes axes{in.sizes, in.dims, 1, in.dims};
+  const Axes axes{in.sizes, in.dims, 1, in.dims, in.device};
   const DType dtype = compute_dtype(in.is_double());
   const NewTensor bound = make_rows(frame, dtype);
   const NewTensor weights = make_samples(frame, dtype, in.sizes[0]);
@@ -271,8 +283,9 @@ py::tuple score_function_backward(Object weight, Object mean, int dtype, Object 
     const bool sampled = samples.has_value();
     launch(&device::score_function_backward,
            ScoreFunctionArgs{
-               shape, in.mean.dtype, own_view(weights, sampled), view_of(in.logvar, axes_of(in)),
-               bounds_of(bounds), own_view(given, sampled, event_dims),
+               shape, in.mean.dtype, own_view(weights, in.rows(samples), in.frame.device, sampled),
+               view_of(in.logvar, axes_of(in)), bounds_of(bounds),
+               own_view(given, in.count(samples), in.frame.device, sampled, event_dims),
                noise_of(seed, row_offset, in.frame.device), grad_mean.output, grad_logvar.output},
            in.frame.device);
   }
@@ -307,7 +320,7 @@ py::tuple gaussian_log_likelihood_backward(Object grad, double scale, Object x, 
     fill_zero(grad_logvar);
   } else {
     TensorView upstream = read(grad);
-    const Axes rows{axes.sizes, axes.last, axes.first, axes.last};
+    const Axes rows{axes.sizes, axes.last, axes.first, axes.last, axes.device};
     launch(&device::gaussian_log_likelihood_backward,
            LogLikelihoodBackwardArgs{axes.problem(),
                                      inputs(in, bounds),
@@ -330,7 +343,7 @@ py::tuple negative_elbo_forward(Object x, Object mean, Object logvar, Object kl,
   launch(&device::negative_elbo_forward,
          NegativeELBOArgs{axes_of(in).problem(),
                           inputs(in, bounds),
-                          own_view(divergence, false),
+                          own_view(divergence, axes_of(in).problem().rows, in.frame.device, false),
                           scalar(beta, in.frame.device, beta_alive),
                           how,
                           made.loss.output,
@@ -349,7 +362,7 @@ void scale(const py::tuple& gradients, Object factor) {
   for (const py::handle each : gradients) {
     const TensorView gradient = read(py::reinterpret_borrow<py::object>(each));
     if (!gradient.given()) continue;
-    const int64_t count = Axes{gradient.sizes, gradient.dims, 0, 0}.problem().cols;
+    const int64_t count = gradient.count();
     if (count == 0) continue;
     device = gradient.device;
     args.elements[args.count] = count;

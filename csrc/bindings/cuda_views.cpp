@@ -50,6 +50,7 @@ bool is_empty(const Problem& shape) {
 View view_of(TensorView& tensor, const Axes& axes, bool adjacent) {
   View view;
   if (!tensor.given()) return view;
+  require_broadcastable(tensor, {axes.sizes, axes.dims, 0, axes.device});
   const py::object before = tensor.tensor;  // whose sizes the axes may be
   bool readable = find_strides(tensor, axes, view);
   if (!readable) {  // its own elements in order may do, whatever it is broadcast over
@@ -64,8 +65,11 @@ View view_of(TensorView& tensor, const Axes& axes, bool adjacent) {
   return view;
 }
 
-View own_view(TensorView& tensor, bool samples, int event_dims) {
-  return view_of(tensor, {tensor.sizes, tensor.dims, samples ? 1 : 0, tensor.dims - event_dims});
+View own_view(TensorView& tensor, int64_t count, vae_fast::Device device, bool samples,
+              int event_dims) {
+  require_count(tensor, count, device);
+  return view_of(tensor,
+                 {tensor.sizes, tensor.dims, samples ? 1 : 0, tensor.dims - event_dims, device});
 }
 
 }  // namespace vae_fast::device

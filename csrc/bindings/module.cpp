@@ -20,12 +20,16 @@ Noise noise_of(Object seed, Object row_offset, uint32_t sample_offset = 0) {
   return {low_bits(seed), low_bits(row_offset), sample_offset};
 }
 
+void require_cpu(const TensorView& tensor) { require_count(tensor, tensor.count(), Device{}); }
+
 GaussianInputs inputs(const Gaussian& in, const py::tuple& bounds) {
+  require_cpu(in.mean);
   return {operand(in.mean, in.frame), operand(in.logvar, in.frame),
           operand(in.prior_mean, in.frame), operand(in.prior_logvar, in.frame), bounds_of(bounds)};
 }
 
 LikelihoodInputs inputs(const Likelihood& in, const py::tuple& bounds) {
+  require_cpu(in.mean);
   return {operand(in.x, in.frame), operand(in.mean, in.frame), operand(in.logvar, in.frame),
           bounds_of(bounds)};
 }
@@ -94,9 +98,9 @@ py::tuple sample_kl_forward(Object mean, Object logvar, Object prior_mean, Objec
   const NewTensor kl = make_rows(in.frame, dtype);
   const NewTensor dims = return_dims ? make_columns(in.frame, dtype) : NewTensor{};
   launch(&Kernels::sample_kl_forward,
-         SampleKLArgs{in.frame.shape(), samples.value_or(1), inputs(in, bounds), operand(noise),
-                      noise_of(seed, row_offset), control_of(control), z.output, kl.output,
-                      dims.output},
+         SampleKLArgs{in.frame.shape(), samples.value_or(1), inputs(in, bounds),
+                      operand(noise, in.count(samples)), noise_of(seed, row_offset),
+                      control_of(control), z.output, kl.output, dims.output},
          threads, in.wide());
   return py::make_tuple(z.tensor, kl.tensor, dims.tensor);
 }
@@ -111,12 +115,15 @@ py::tuple sample_kl_backward(Object grad_z, Object grad_kl, Object grad_dims, Ob
   if (grad_z.is_none() && grad_kl.is_none() && grad_dims.is_none()) return gradients.zeros();
   const TensorView noise = read(eps), by_z = read(grad_z), by_kl = read(grad_kl),
                    by_dims = read(grad_dims);
-  launch(&Kernels::sample_kl_backward,
-         SampleKLBackwardArgs{in.frame.shape(), samples.value_or(1), inputs(in, bounds),
-                              operand(noise), noise_of(seed, row_offset), operand(by_z),
-                              KLUpstream{operand(by_kl), operand(by_dims), control_of(control)},
-                              outputs(gradients)},
-         threads, in.wide());
+  launch(
+      &Kernels::sample_kl_backward,
+      SampleKLBackwardArgs{in.frame.shape(), samples.value_or(1), inputs(in, bounds),
+                           operand(noise, in.count(samples)), noise_of(seed, row_offset),
+                           operand(by_z, in.count(samples)),
+                           KLUpstream{operand(by_kl, in.frame.shape().rows),
+                                      operand(by_dims, in.frame.shape().cols), control_of(control)},
+                           outputs(gradients)},
+      threads, in.wide());
   return gradients.tensors();
 }
 
@@ -138,9 +145,10 @@ py::tuple gaussian_kl_backward(Object grad_kl, Object mean, Object logvar, Objec
   const NewGradients gradients(in, needs);
   const TensorView by_kl = read(grad_kl);
   launch(&Kernels::gaussian_kl_backward,
-         GaussianKLBackwardArgs{in.frame.shape(), inputs(in, bounds),
-                                KLUpstream{operand(by_kl), {}, control_of(control)},
-                                outputs(gradients)},
+         GaussianKLBackwardArgs{
+             in.frame.shape(), inputs(in, bounds),
+             KLUpstream{operand(by_kl, in.frame.shape().rows), {}, control_of(control)},
+             outputs(gradients)},
          threads, in.wide());
   return gradients.tensors();
 }
@@ -153,11 +161,12 @@ py::tuple sample_log_weights_forward(Object mean, Object logvar, Object prior_me
   const TensorView noise = read(eps);
   const NewTensor z = make_samples(in.frame, in.mean.dtype, samples);
   const NewTensor log_ratio = make_rows(in.frame, compute_dtype(in.wide()), samples);
-  launch(&Kernels::sample_log_weights_forward,
-         SampleLogWeightsArgs{in.frame.shape(), samples.value_or(1), inputs(in, bounds),
-                              operand(noise), noise_of(seed, row_offset, sample_offset), z.output,
-                              log_ratio.output},
-         threads, in.wide());
+  launch(
+      &Kernels::sample_log_weights_forward,
+      SampleLogWeightsArgs{in.frame.shape(), samples.value_or(1), inputs(in, bounds),
+                           operand(noise, in.count(samples)),
+                           noise_of(seed, row_offset, sample_offset), z.output, log_ratio.output},
+      threads, in.wide());
   return py::make_tuple(z.tensor, log_ratio.tensor);
 }
 
@@ -173,10 +182,11 @@ py::tuple sample_log_weights_backward(Object grad_z, Object grad_log_ratio, Obje
   const TensorView noise = read(eps), by_z = read(grad_z), by_ratio = read(grad_log_ratio),
                    weight = read(path_weight);
   launch(&Kernels::sample_log_weights_backward,
-         SampleLogWeightsBackwardArgs{in.frame.shape(), samples.value_or(1), inputs(in, bounds),
-                                      operand(noise), noise_of(seed, row_offset, sample_offset),
-                                      operand(by_z), operand(by_ratio), operand(weight), path_only,
-                                      outputs(gradients)},
+         SampleLogWeightsBackwardArgs{
+             in.frame.shape(), samples.value_or(1), inputs(in, bounds),
+             operand(noise, in.count(samples)), noise_of(seed, row_offset, sample_offset),
+             operand(by_z, in.count(samples)), operand(by_ratio, in.rows(samples)),
+             operand(weight, in.rows(samples)), path_only, outputs(gradients)},
          threads, in.wide());
   return gradients.tensors();
 }
@@ -188,8 +198,8 @@ py::tuple importance_weighted_elbo_forward(Object log_weights, int threads) {
   const NewTensor bound = make_rows(frame, in.dtype);
   const NewTensor weights = make_samples(frame, in.dtype, in.sizes[0]);
   launch(&Kernels::importance_weighted_elbo_forward,
-         ImportanceWeightedELBOArgs{in.sizes[0], frame.shape().rows, operand(in), bound.output,
-                                    weights.output},
+         ImportanceWeightedELBOArgs{in.sizes[0], frame.shape().rows, operand(in, in.count()),
+                                    bound.output, weights.output},
          threads, in.is_double());
   return py::make_tuple(bound.tensor, weights.tensor);
 }
@@ -202,8 +212,9 @@ py::tuple score_function_backward(Object weight, Object mean, Object logvar, Obj
   const TensorView noise = read(eps), weights = read(weight);
   launch(&Kernels::score_function_backward,
          ScoreFunctionArgs{in.frame.shape(), samples.value_or(1), inputs(in, bounds),
-                           operand(noise), noise_of(seed, row_offset), operand(weights),
-                           gradients.mean.output, gradients.logvar.output},
+                           operand(noise, in.count(samples)), noise_of(seed, row_offset),
+                           operand(weights, in.rows(samples)), gradients.mean.output,
+                           gradients.logvar.output},
          threads, in.wide());
   return py::make_tuple(gradients.mean.tensor, gradients.logvar.tensor);
 }
@@ -230,7 +241,7 @@ py::tuple gaussian_log_likelihood_backward(Object grad, double scale, Object x, 
   launch(&Kernels::gaussian_log_likelihood_backward,
          LogLikelihoodBackwardArgs{in.frame.shape(),
                                    inputs(in, bounds),
-                                   operand(upstream),
+                                   operand(upstream, in.frame.shape().rows),
                                    scale,
                                    {grad_x.output, grad_mean.output, grad_logvar.output}},
          threads, in.wide());
@@ -246,9 +257,9 @@ py::tuple negative_elbo_forward(Object x, Object mean, Object logvar, Object kl,
   const NewLoss made(in, divergence, how, needs);
   launch(&Kernels::negative_elbo_forward,
          NegativeELBOArgs{in.frame.shape(),
-                          in.shares_x ? in.mean.sizes[0] : 1,
+                          in.samples(),
                           inputs(in, bounds),
-                          operand(divergence),
+                          operand(divergence, in.frame.shape().rows / in.samples()),
                           beta,
                           how,
                           made.loss.output,

@@ -1,6 +1,8 @@
 #include "bindings/tensors.h"
 
 #include <cstring>
+#include <optional>
+#include <string>
 #include <utility>
 
 #include "bindings/dlpack.h"
@@ -13,8 +15,13 @@ namespace {
 struct Connection {
   const dlpack::ExchangeTable* table = nullptr;
   PyObject* make_large = nullptr;  // never freed: the interpreter may be gone before this is
-  PyObject* is_neg = nullptr;      // names of methods
+  PyObject* refuse = nullptr;
+  PyObject* plain_types = nullptr;
+  PyObject* no_dispatch = nullptr;  // __torch_dispatch__ of a type whose tensors are plain memory
+  PyObject* is_neg = nullptr;       // names of methods
   PyObject* resolve_neg = nullptr;
+  PyObject* untyped_storage = nullptr;
+  PyObject* data_ptr = nullptr;
   int64_t large = 0;
 };
 Connection connection;
@@ -26,13 +33,57 @@ py::object checked(PyObject* made) {
   return py::reinterpret_steal<py::object>(made);
 }
 
-DType dtype_of(dlpack::DataType type) {
-  if (type.code == dlpack::kBfloat) return DType::bfloat16;
+[[noreturn]] void refuse(const py::object& tensor, const char* reason) {
+  py::handle(connection.refuse)(tensor, reason);
+  throw py::value_error(reason);  // not reached: the function raises
+}
+
+bool is_plain(const py::object& tensor) {
+  const auto* type = reinterpret_cast<PyObject*>(Py_TYPE(tensor.ptr()));
+  for (Py_ssize_t i = 0; i < PyTuple_GET_SIZE(connection.plain_types); ++i)
+    if (type == PyTuple_GET_ITEM(connection.plain_types, i)) return true;
+  const py::object dispatch = py::getattr(tensor, "__torch_dispatch__", py::none());
+  return dispatch.ptr() == connection.no_dispatch;
+}
+
+std::optional<DType> dtype_of(dlpack::DataType type) {
+  if (type.lanes != 1) return std::nullopt;
+  if (type.code == dlpack::kBfloat && type.bits == 16) return DType::bfloat16;
+  if (type.code != dlpack::kFloat) return std::nullopt;
   switch (type.bits) {
     case 64: return DType::float64;
     case 32: return DType::float32;
-    default: return DType::float16;
+    case 16: return DType::float16;
+    default: return std::nullopt;
   }
+}
+
+// How the tensor lies; an error of torch's becomes a refusal.
+dlpack::Tensor described(const py::object& tensor) {
+  dlpack::Tensor given;
+  if (connection.table->from_object(tensor.ptr(), &given) == 0) return given;
+  const py::error_already_set error;
+  const std::string message = py::str(error.value());
+  refuse(tensor, message.substr(0, message.find('\n')).c_str());
+}
+
+// Whether the memory is as large as the view says: it may have been freed or cut under it.
+bool has_memory(const py::object& tensor, const dlpack::Tensor& view) {
+  const py::object storage =
+      checked(PyObject_CallMethodNoArgs(tensor.ptr(), connection.untyped_storage));
+  const Py_ssize_t bytes = PyObject_Size(storage.ptr());
+  if (bytes < 0) throw py::error_already_set();
+  int64_t last = 1;  // elements from the first one on
+  for (int d = 0; d < view.dims; ++d) {
+    if (view.sizes[d] == 0) return true;
+    last += (view.sizes[d] - 1) * view.strides[d];
+  }
+  const int64_t size = view.dtype.bits / 8;
+  if (view.data == nullptr || last * size > bytes) return false;
+  const py::object start = checked(PyObject_CallMethodNoArgs(storage.ptr(), connection.data_ptr));
+  const auto offset = reinterpret_cast<uintptr_t>(view.data) + view.byte_offset -
+                      PyLong_AsUnsignedLongLong(start.ptr());
+  return offset + static_cast<uintptr_t>(last * size) <= static_cast<uintptr_t>(bytes);
 }
 
 dlpack::DataType type_of(DType dtype) {
@@ -68,19 +119,6 @@ NewTensor with_output(py::object tensor, DType dtype, Reduction reduction) {
   return {std::move(tensor), {view.data, dtype, reduction}};
 }
 
-// Which sum of the values at the elements an input has for its gradient.
-Reduction reduction_of(const TensorView& input, const Frame& frame) {
-  const int64_t count = product(input.sizes, input.dims);
-  if (count == product(frame.sizes, frame.dims)) return Reduction::full;
-  if (count == 1) return Reduction::total;
-  if (frame.event_dims == 0 || input.dims < frame.event_dims) return Reduction::row;
-  const int64_t* event = frame.sizes + frame.dims - frame.event_dims;
-  const int64_t* trailing = input.sizes + input.dims - frame.event_dims;
-  for (int d = 0; d < frame.event_dims; ++d)
-    if (trailing[d] != event[d]) return Reduction::row;
-  return Reduction::column;
-}
-
 }  // namespace
 
 int64_t product(const int64_t* sizes, int dims) {
@@ -95,14 +133,24 @@ py::tuple shape_of(const int64_t* sizes, int dims) {
   return shape;
 }
 
-bool connect(const py::capsule& table, py::object make_large, int64_t large) {
+bool connect(const py::capsule& table, py::object make_large, int64_t large, py::tuple plain_types,
+             py::object refuse) {
   auto* found = static_cast<const dlpack::ExchangeTable*>(
       PyCapsule_GetPointer(table.ptr(), "dlpack_exchange_api"));
   if (found == nullptr) throw py::error_already_set();
   while (found != nullptr && found->version.major != dlpack::kMajorVersion) found = found->older;
   if (found == nullptr || found->from_object == nullptr) return false;
-  connection = {found, make_large.release().ptr(), PyUnicode_InternFromString("is_neg"),
-                PyUnicode_InternFromString("resolve_neg"), large};
+  py::object no_dispatch = plain_types[0].attr("__torch_dispatch__");
+  connection = {found,
+                make_large.release().ptr(),
+                refuse.release().ptr(),
+                plain_types.release().ptr(),
+                no_dispatch.release().ptr(),
+                PyUnicode_InternFromString("is_neg"),
+                PyUnicode_InternFromString("resolve_neg"),
+                PyUnicode_InternFromString("untyped_storage"),
+                PyUnicode_InternFromString("data_ptr"),
+                large};
   return true;
 }
 
@@ -117,15 +165,25 @@ void* current_stream(Device device) {
 TensorView read(const py::object& tensor) {
   TensorView view;
   if (tensor.is_none()) return view;
+  if (!is_plain(tensor)) refuse(tensor, "its type is not plain memory");
   view.tensor = tensor;
   // DLPack does not tell of views whose memory holds the negated values.
   const py::object negated = checked(PyObject_CallMethodNoArgs(tensor.ptr(), connection.is_neg));
   if (negated.ptr() == Py_True)
     view.tensor = checked(PyObject_CallMethodNoArgs(tensor.ptr(), connection.resolve_neg));
-  dlpack::Tensor given;
-  if (connection.table->from_object(view.tensor.ptr(), &given) != 0) throw py::error_already_set();
+  dlpack::Tensor given = described(view.tensor);
+  const auto dtype = dtype_of(given.dtype);
+  if (!dtype) refuse(tensor, "kernels do not compute with its dtype");
+  if (!has_memory(view.tensor, given)) {
+    // Zeros that torch keeps without memory get some.
+    if (given.data != nullptr || !py::cast<bool>(view.tensor.attr("_is_zerotensor")()))
+      refuse(tensor, "its memory is smaller than its shape and strides say");
+    view.tensor = view.tensor.attr("clone")();
+    given = described(view.tensor);
+    if (!has_memory(view.tensor, given)) refuse(tensor, "it has no memory");
+  }
   view.data = static_cast<char*>(given.data) + given.byte_offset;
-  view.dtype = dtype_of(given.dtype);
+  view.dtype = *dtype;
   view.device = {given.device.type, given.device.index};
   view.dims = given.dims;
   view.sizes = given.sizes;
@@ -137,9 +195,25 @@ Shape Frame::shape() const {
   return {product(sizes, dims - event_dims), product(sizes + dims - event_dims, event_dims)};
 }
 
+void require_broadcastable(const TensorView& tensor, const Frame& frame) {
+  if (!tensor.given()) return;
+  const int lead = frame.dims - tensor.dims;
+  bool fits = lead >= 0 && tensor.device == frame.device;
+  for (int d = 0; fits && d < tensor.dims; ++d)
+    fits = tensor.sizes[d] == 1 || tensor.sizes[d] == frame.sizes[lead + d];
+  if (!fits)
+    refuse(tensor.tensor, "its shape does not broadcast to the call's, or its device is another");
+}
+
+void require_count(const TensorView& tensor, int64_t count, Device device) {
+  if (tensor.given() && (tensor.count() != count || !(tensor.device == device)))
+    refuse(tensor.tensor, "its number of elements, or its device, is not that of the call");
+}
+
 Operand operand(const TensorView& tensor, const Frame& frame) {
   Operand a;
   if (!tensor.given()) return a;
+  require_broadcastable(tensor, frame);
   a.data = tensor.data;
   a.dtype = tensor.dtype;
   const int lead = frame.dims - tensor.dims;  // dimensions that the tensor lacks
@@ -160,8 +234,9 @@ Operand operand(const TensorView& tensor, const Frame& frame) {
   return a;
 }
 
-Operand operand(const TensorView& tensor) {
-  return operand(tensor, {tensor.sizes, tensor.dims, 0});
+Operand operand(const TensorView& tensor, int64_t count, Device device) {
+  require_count(tensor, count, device);
+  return operand(tensor, {tensor.sizes, tensor.dims, 0, tensor.device});
 }
 
 NewTensor make(const int64_t* sizes, int dims, DType dtype, Device device, Reduction reduction) {
@@ -199,12 +274,17 @@ NewTensor make_samples(const Frame& frame, DType dtype, std::optional<int64_t> s
   return make_behind(frame, frame.dims, dtype, samples, Reduction::full);
 }
 
-NewTensor make_gradient(const TensorView& input, const Frame& frame) {
-  return make(input.sizes, input.dims, input.dtype, frame.device, reduction_of(input, frame));
+NewTensor make_gradient(const TensorView& input, const Frame& frame, Reduction reduction) {
+  const Shape shape = frame.shape();
+  const int64_t counts[] = {shape.rows * shape.cols, shape.rows, shape.cols, 1};  // by its number
+  require_count(input, counts[static_cast<int>(reduction)], frame.device);
+  return make(input.sizes, input.dims, input.dtype, frame.device, reduction);
 }
 
 NewTensor as_gradient(py::object tensor, const Frame& frame) {
   const TensorView view = read(tensor);
+  require_count(view, product(frame.sizes, frame.dims), frame.device);
+  if (view.dims != frame.dims) refuse(tensor, "its shape is not that of the call");
   int64_t row_gap = 0;
   for (int d = frame.dims - frame.event_dims - 1; d >= 0; --d) {
     if (frame.sizes[d] == 1) continue;

@@ -10,10 +10,12 @@
 
 namespace vae_fast {
 
-// Where tensors come from: the capsule of torch.Tensor's table, and who makes those of at least
-// `large` bytes, as function(sizes, code of the dtype). Called once, when the backend is imported;
-// false: the table is of a version that is not known here.
-bool connect(const pybind11::capsule& table, pybind11::object make_large, int64_t large);
+// Where tensors come from: the capsule of torch.Tensor's table; who makes those of at least `large`
+// bytes, as function(sizes, code of the dtype); the types whose tensors are plain memory; and who
+// raises the error of a tensor that cannot be read, as function(tensor, reason). Called once, when
+// the backend is imported; false: the table is of a version that is not known here.
+bool connect(const pybind11::capsule& table, pybind11::object make_large, int64_t large,
+             pybind11::tuple plain_types, pybind11::object refuse);
 
 int64_t product(const int64_t* sizes, int dims);
 pybind11::tuple shape_of(const int64_t* sizes, int dims);
@@ -38,8 +40,10 @@ struct TensorView {
 
   bool given() const { return !tensor.is_none(); }
   bool is_double() const { return given() && dtype == DType::float64; }
+  int64_t count() const { return product(sizes, dims); }  // of elements
 };
-TensorView read(const pybind11::object& tensor);  // None: none
+// None: none. Others are refused unless their memory is there and holds numbers that kernels read.
+TensorView read(const pybind11::object& tensor);
 
 // Dimensions [*batch, *event] of tensors on a device.
 struct Frame {
@@ -51,10 +55,13 @@ struct Frame {
   Shape shape() const;
 };
 
-// The tensor broadcast to the frame's shape, or as it is. Dimensions of one element are dropped,
-// and adjacent ones that one stride walks are joined.
+// The tensor broadcast to the frame's shape, or as it is, of so many elements. Dimensions of one
+// element are dropped, and adjacent ones that one stride walks are joined. A tensor that does not
+// fit, or lies on another device, is refused.
 Operand operand(const TensorView& tensor, const Frame& frame);
-Operand operand(const TensorView& tensor);
+Operand operand(const TensorView& tensor, int64_t count, Device device = {});
+void require_count(const TensorView& tensor, int64_t count, Device device);
+void require_broadcastable(const TensorView& tensor, const Frame& frame);
 
 // A tensor to be written, and the same as a kernel takes it. By default: none.
 struct NewTensor {
@@ -68,8 +75,9 @@ NewTensor make_bytes(int64_t count, Device device);  // whose dtype says nothing
 NewTensor make_rows(const Frame& frame, DType dtype, std::optional<int64_t> samples = {});
 NewTensor make_columns(const Frame& frame, DType dtype);
 NewTensor make_samples(const Frame& frame, DType dtype, std::optional<int64_t> samples);
-// A gradient: what an input of this shape gets of the values at the elements.
-NewTensor make_gradient(const TensorView& input, const Frame& frame);
+// A gradient: what an input of this shape gets of the values at the elements, by this reduction.
+// One of another size than the reduction gives is refused.
+NewTensor make_gradient(const TensorView& input, const Frame& frame, Reduction reduction);
 // The gradient that `tensor` is to be: of the frame's shape, its rows whole and evenly apart.
 NewTensor as_gradient(pybind11::object tensor, const Frame& frame);
 void fill_zero(const NewTensor& tensor);

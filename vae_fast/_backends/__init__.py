@@ -1,25 +1,29 @@
 """The backends: which there are, which can run here, and which one a call gets.
 
 A backend is one module of this package with the same few functions (``<op>_forward``,
-``<op>_backward``, ``noise``, ``scale_``, ``unavailable``); ``reference`` is differentiable by
-autograd itself and has the plain ``<op>`` instead. A new backend is a module and a row of the
-table.
+``<op>_backward``, ``noise``, ``scale_``, ``unavailable``). A new backend is a module and a row of
+the table.
 """
 
 from __future__ import annotations
 
 import importlib
 import os
+from enum import Enum
 from types import MappingProxyType, ModuleType
 from typing import NamedTuple
 
 import torch
 from torch import Tensor
+from torch.autograd import forward_ad
 
 from vae_fast.errors import BackendUnavailableError
 
-# Of each gradient: whether it is needed, or the tensor that it has to be written to.
-Needs = tuple[bool | Tensor, ...]
+# Of each gradient: False where it is not needed, else what it has one element for, a number of
+# ``_broadcast``; or the tensor that it has to be written to.
+Needs = tuple[bool | int | Tensor, ...]
+# In place of a backend's name: the reference's formulas, for someone who has to see through them.
+COMPOSED = "composed"
 
 
 class BackendStatus(NamedTuple):
@@ -110,14 +114,30 @@ def get(name: str) -> ModuleType:
     return loaded
 
 
-def _choose(asked: str | None, device_type: str, transformed: bool) -> str:
+class _Watch(Enum):
+    """Who has to see through a call."""
+
+    NOBODY = 0
+    SOMEBODY = 1  # an exporter, or forward-mode derivatives
+    TRANSFORM = 2  # of torch.func, whose tensors no kernel can read
+
+
+def _watch() -> _Watch:
+    if torch._C._are_functorch_transforms_active():
+        return _Watch.TRANSFORM
+    if forward_ad._current_level >= 0 or torch.compiler.is_exporting():
+        return _Watch.SOMEBODY
+    return _Watch.NOBODY
+
+
+def _choose(asked: str | None, device_type: str, watch: _Watch) -> str:
     if asked is None and _ENVIRONMENT_DEFAULT is not None:
         asked = _check_name(_ENVIRONMENT_DEFAULT, "the environment variable VAE_FAST_BACKEND")
     elif asked is not None:
         _check_name(asked, "backend")
-    if transformed:  # by torch.func: only plain PyTorch has its rules
-        if asked in (None, "reference"):
-            return "reference"
+    if watch is not _Watch.NOBODY and asked in (None, "reference"):
+        return COMPOSED
+    if watch is _Watch.TRANSFORM:
         raise BackendUnavailableError(
             f"backend {asked!r} cannot run under torch.func's transforms (grad, vmap, ...); use "
             'backend="reference" there, or torch.autograd'
@@ -139,22 +159,23 @@ def _choose(asked: str | None, device_type: str, transformed: bool) -> str:
     return asked
 
 
-_choices: dict[tuple[str | None, torch.device, bool], str] = {}
+_choices: dict[tuple[str | None, torch.device, _Watch], str] = {}
 
 
 def choose(asked: str | None, device: torch.device) -> str:
-    """The name of the backend for tensors on ``device``.
+    """The name of the backend for tensors on ``device``; or COMPOSED, where someone has to see
+    through the call and no other backend was asked for.
 
     Raises:
         ValueError: ``asked``, or VAE_FAST_BACKEND where it is None, is not a backend's name.
         BackendUnavailableError: that backend is not available, runs another device, or has no
             rules for an active torch.func transform.
     """
-    transformed = torch._C._are_functorch_transforms_active()
-    key = (asked, device, transformed)  # not device.type, which makes a string at each call
+    watch = _watch()
+    key = (asked, device, watch)  # not device.type, which makes a string at each call
     name = _choices.get(key)
     if name is None:
-        name = _choices[key] = _choose(asked, device.type, transformed)
+        name = _choices[key] = _choose(asked, device.type, watch)
     return name
 
 

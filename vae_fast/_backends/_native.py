@@ -26,10 +26,23 @@ def _make_large(shape: tuple[int, ...], code: int) -> Tensor:
     return memory.empty(shape, _DTYPES[code])
 
 
+def _refuse(tensor: object, reason: str) -> None:
+    """Raises the error of a tensor that the kernels cannot read."""
+    what = type(tensor).__name__
+    if isinstance(tensor, Tensor):
+        what += f" of {tensor.dtype}, {tensor.layout}, on {tensor.device}"
+    raise TypeError(
+        "the compiled kernels read strided tensors of float64, float32, float16 or bfloat16 whose "
+        f"memory is there; got a {what}: {reason}"
+    )
+
+
 def connect(module: Any) -> Unavailable | None:
     """Tells ``module`` where tensors come from; what to say where that cannot be done."""
     table = getattr(Tensor, "__dlpack_c_exchange_api__", None)
-    if table is not None and module.connect(table, _make_large, memory.SMALLEST):
+    if table is not None and module.connect(
+        table, _make_large, memory.SMALLEST, (Tensor, torch.nn.Parameter), _refuse
+    ):
         return None
     return Unavailable(
         f"torch {torch.__version__} has no DLPack exchange table of version 1, by which the "

@@ -4,29 +4,47 @@ An op is a ``torch.autograd.Function`` around its backend. In eager mode the bac
 is, outside the dispatcher, which costs more than a small kernel. The compiler, dispatch modes and
 tensor subclasses (fake tensors among them) get the same Function around the same backend, whose
 functions are registered ops then (``dispatched.py``).
+
+Whoever has to see through an op gets the reference's formulas instead (``sees_through``), and so
+does a backward pass that no kernel can run (``backward_backend``).
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from typing import Any
+from collections.abc import Callable
+from types import ModuleType
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor
-from torch.autograd.forward_ad import unpack_dual
+from torch.autograd import forward_ad
+
+from vae_fast._backends import COMPOSED, reference
+
+if TYPE_CHECKING:
+    from vae_fast.autograd.dispatched import Dispatched
 
 _PLAIN = (Tensor, torch.nn.Parameter, torch.nn.Buffer)
 
 
 def uses_dispatcher(*tensors: Tensor | None) -> bool:
-    """Whether the call must go through registered ops: someone traces or wraps it."""
-    if torch.compiler.is_dynamo_compiling() or torch._C._len_torch_dispatch_stack() > 0:
+    """Whether someone traces or wraps the call, and so must be shown what it is made of."""
+    if (
+        torch.compiler.is_dynamo_compiling()
+        or torch._C._len_torch_dispatch_stack() > 0
+        or torch._C._get_tracing_state() is not None
+    ):
         return True
     # A loop: any() with a generator would take longer than all the other checks.
     for tensor in tensors:  # noqa: SIM110
         if tensor is not None and type(tensor) not in _PLAIN:
             return True
     return False
+
+
+def sees_through(backend: str, traced: bool) -> bool:
+    """Whether the call is to be the reference's formulas, without a Function around them."""
+    return backend == COMPOSED or (traced and backend == "reference")
 
 
 def is_differentiated(*tensors: Tensor | None) -> bool:
@@ -36,7 +54,7 @@ def is_differentiated(*tensors: Tensor | None) -> bool:
         return True
     if torch.compiler.is_dynamo_compiling():  # which has no forward mode
         return False
-    return any(t is not None and unpack_dual(t).tangent is not None for t in tensors)
+    return any(t is not None and forward_ad.unpack_dual(t).tangent is not None for t in tensors)
 
 
 def apply_of(function: type[torch.autograd.Function]) -> Callable[..., Any]:
@@ -47,30 +65,38 @@ def apply_of(function: type[torch.autograd.Function]) -> Callable[..., Any]:
     which of two names the backward pass was defined, 0.5 µs.
     """
     function._backward_cls.apply = function.backward  # type: ignore[attr-defined]
-    return super(torch.autograd.Function, function).apply  # type: ignore[misc]
+    apply = super(torch.autograd.Function, function).apply  # type: ignore[misc]
+
+    def call(*arguments: Any) -> Any:
+        try:
+            return apply(*arguments)
+        except RuntimeError:  # a tensor of inference mode cannot be saved; its copy can
+            copied = tuple(
+                a.clone() if isinstance(a, Tensor) and a.is_inference() else a for a in arguments
+            )
+            if all(a is b for a, b in zip(arguments, copied, strict=True)):
+                raise
+        return apply(*copied)
+
+    return call
 
 
-class _RefuseDoubleBackward(torch.autograd.Function):
-    @staticmethod
-    def forward(ctx: Any, op: str, gradient: Tensor, *_inputs: Tensor | None) -> Tensor:
-        ctx.op = op
-        return gradient.view_as(gradient)
+def backward_backend(
+    backend: ModuleType | Dispatched, *upstream: Tensor | None
+) -> ModuleType | Dispatched:
+    """Who makes the gradients: ``backend``, or the reference where no kernel can.
 
-    @staticmethod
-    def backward(ctx: Any, *_gradients: Tensor) -> Any:
-        raise RuntimeError(
-            f"{ctx.op} was differentiated twice, and its fused backward pass has no derivative; "
-            'use backend="reference", which is differentiable to any order'
-        )
-
-
-def first_order(
-    op: str, gradients: Sequence[Tensor | None], *inputs: Tensor | None
-) -> tuple[Tensor | None, ...]:
-    """``gradients``, which raise where they are differentiated again (gradients of ``inputs``).
-
-    For a backward pass in which autograd records: only under ``create_graph=True``.
+    Those are passes that are differentiated again (``create_graph=True``), that ``vmap`` maps over
+    many gradients at once, or that get a tensor subclass from above though the forward pass had
+    none. The reference's formulas take all three.
     """
-    return tuple(
-        None if g is None else _RefuseDoubleBackward.apply(op, g, *inputs) for g in gradients
-    )
+    if torch.is_grad_enabled() or torch._C._are_functorch_transforms_active():
+        return reference
+    if isinstance(backend, ModuleType):
+        for gradient in upstream:
+            # Of a tensor that a vmap of older kind maps over, only the missing memory tells.
+            if gradient is not None and (
+                type(gradient) not in _PLAIN or not torch._C._has_storage(gradient)
+            ):
+                return reference
+    return backend

@@ -16,6 +16,7 @@ import torch
 from torch import Tensor
 
 from vae_fast import _backends
+from vae_fast._broadcast import reductions
 
 _library = torch.library.Library("vae_fast", "FRAGMENT")
 
@@ -46,6 +47,11 @@ def register_composed(op: str, schema: str, run: Callable[..., Any]) -> Any:
     return _define(op, schema, "CompositeImplicitAutograd", run)
 
 
+def _called(function: str, given: Sequence[Any], backend: str) -> Any:
+    options = [tuple(each) if type(each) is list else each for each in given]
+    return getattr(_backends.get(backend), function)(*options)
+
+
 def register_function(
     function: str, arguments: str, returns: str, fake: Callable[..., Any]
 ) -> None:
@@ -57,12 +63,34 @@ def register_function(
     """
 
     def run(*given: Any) -> Any:
-        *options, backend = given
-        options = [tuple(each) if type(each) is list else each for each in options]
-        made = getattr(_backends.get(backend), function)(*options)
+        made = _called(function, given[:-1], given[-1])
         return made if returns == "Tensor" else list(_tensors(made))
 
     register(function, f"({arguments}, str backend) -> {returns}", run, fake)
+
+
+def register_backward(function: str, arguments: str, inputs: Sequence[str]) -> None:
+    """Registers the backends' backward ``function``, whose last argument says which gradients of
+    ``inputs``, names among ``arguments``, are needed. Those of mean and what follows it are sums to
+    their inputs' shapes, which are looked at when the op runs: the compiler leaves sizes open.
+    """
+    names = [each.split()[-1] for each in arguments.split(", ")]
+    first, mean, event_dims = (names.index(n) for n in (inputs[0], "mean", "event_dims"))
+    last = first + len(inputs)
+
+    def run(*given: Any) -> list[Tensor]:
+        *options, needs, backend = given
+        skipped = mean - first
+        needs = *needs[:skipped], *reductions(
+            needs[skipped:], options[mean:last], options[mean].shape, options[event_dims]
+        )  # fmt: skip
+        return list(_tensors(_called(function, (*options, needs), backend)))
+
+    def fake(*given: Any) -> list[Tensor]:
+        tensors, needs = given[first:last], given[-2]
+        return [t.new_empty(t.shape) for need, t in zip(needs, tensors, strict=True) if need]
+
+    register(function, f"({arguments}, bool[] needs, str backend) -> Tensor[]", run, fake)
 
 
 def _tensors(made: Any) -> Iterator[Tensor]:
@@ -92,16 +120,3 @@ class Dispatched:
             return tuple(next(gradients) if need else None for need in needs)
 
         return call
-
-
-def fake_gradients(first: int, count: int) -> Callable[..., list[Tensor]]:
-    """What tells the shapes of a backward op: those of the inputs whose gradients are needed.
-
-    The inputs are ``count`` of its arguments, from the one numbered ``first`` on.
-    """
-
-    def fake(*arguments: Any) -> list[Tensor]:
-        needs, inputs = arguments[-2], arguments[first : first + count]
-        return [t.new_empty(t.shape) for need, t in zip(needs, inputs, strict=True) if need]
-
-    return fake

@@ -9,16 +9,17 @@ import torch
 from torch import Tensor
 
 from vae_fast import _backends
+from vae_fast._backends import reference
 from vae_fast._backends.reference import compute_dtype
 from vae_fast._control import KLControl
-from vae_fast.autograd import apply_of, first_order, uses_dispatcher
+from vae_fast.autograd import apply_of, backward_backend, sees_through, uses_dispatcher
 from vae_fast.autograd.dispatched import (
     Dispatched,
-    fake_gradients,
+    register_backward,
     register_composed,
     register_function,
 )
-from vae_fast.autograd.halves import with_halves
+from vae_fast.autograd.halves import gradient_needs
 
 _ARGUMENTS = (
     "Tensor mean, Tensor logvar, Tensor? prior_mean, Tensor? prior_logvar, int event_dims, "
@@ -45,12 +46,9 @@ class GaussianKL(torch.autograd.Function):
     @staticmethod
     def backward(ctx: Any, grad_kl: Tensor) -> Any:
         inputs = ctx.saved_tensors
-        needs = with_halves(
-            ctx.backend, ctx.needs_input_grad[:4], inputs[0], inputs[1], ctx.options[0]
-        )
-        gradients = ctx.backend.gaussian_kl_backward(grad_kl, *inputs, *ctx.options, needs)
-        if torch.is_grad_enabled():
-            gradients = first_order("gaussian_kl", gradients, grad_kl, *inputs)
+        backend = backward_backend(ctx.backend, grad_kl)
+        needs = gradient_needs(backend, ctx.needs_input_grad[:4], inputs, ctx.options[0])
+        gradients = backend.gaussian_kl_backward(grad_kl, *inputs, *ctx.options, needs)
         return *gradients, None, None
 
 
@@ -68,14 +66,17 @@ def gaussian_kl(
     backend: str,
 ) -> Tensor:
     inputs = (mean, logvar, prior_mean, prior_logvar)
-    if uses_dispatcher(*inputs):
+    traced = uses_dispatcher(*inputs)
+    if sees_through(backend, traced):
+        return reference.gaussian_kl_forward(*inputs, event_dims, bounds, control)
+    if traced:
         return _op(*inputs, event_dims, bounds, control, backend)
     return _apply(*inputs, (event_dims, bounds, control), _backends.get(backend))
 
 
 def _composed(*arguments: Any) -> Tensor:
-    *inputs_and_options, backend = arguments
-    inputs, options = inputs_and_options[:4], tuple(inputs_and_options[4:])
+    *inputs_and_options, control, backend = arguments
+    inputs, options = inputs_and_options[:4], (*inputs_and_options[4:], KLControl(*control))
     return _apply(*inputs, options, Dispatched(backend))
 
 
@@ -93,9 +94,8 @@ def _fake(
 
 _op = register_composed("gaussian_kl", f"({_ARGUMENTS}, str backend) -> Tensor", _composed)
 register_function("gaussian_kl_forward", _ARGUMENTS, "Tensor", _fake)
-register_function(
+register_backward(
     "gaussian_kl_backward",
-    f"Tensor grad_kl, {_ARGUMENTS}, bool[] needs",
-    "Tensor[]",
-    fake_gradients(1, 4),
+    f"Tensor grad_kl, {_ARGUMENTS}",
+    ("mean", "logvar", "prior_mean", "prior_logvar"),
 )

@@ -9,15 +9,16 @@ import torch
 from torch import Tensor
 
 from vae_fast import _backends
+from vae_fast._backends import reference
 from vae_fast._backends.reference import compute_dtype
-from vae_fast.autograd import apply_of, first_order, uses_dispatcher
+from vae_fast.autograd import apply_of, backward_backend, sees_through, uses_dispatcher
 from vae_fast.autograd.dispatched import (
     Dispatched,
-    fake_gradients,
+    register_backward,
     register_composed,
     register_function,
 )
-from vae_fast.autograd.halves import with_halves
+from vae_fast.autograd.halves import gradient_needs
 
 _ARGUMENTS = "Tensor x, Tensor mean, Tensor? logvar, int event_dims, float[] bounds"
 
@@ -40,14 +41,9 @@ class GaussianLogLikelihood(torch.autograd.Function):
     @staticmethod
     def backward(ctx: Any, grad_ll: Tensor) -> Any:
         inputs = ctx.saved_tensors
-        needs = with_halves(
-            ctx.backend, ctx.needs_input_grad[:3], inputs[1], inputs[2], ctx.options[0], first=1
-        )
-        gradients = ctx.backend.gaussian_log_likelihood_backward(
-            grad_ll, *inputs, *ctx.options, needs
-        )
-        if torch.is_grad_enabled():
-            gradients = first_order("gaussian_log_likelihood", gradients, grad_ll, *inputs)
+        backend = backward_backend(ctx.backend, grad_ll)
+        needs = gradient_needs(backend, ctx.needs_input_grad[:3], inputs, ctx.options[0], first=1)
+        gradients = backend.gaussian_log_likelihood_backward(grad_ll, *inputs, *ctx.options, needs)
         return *gradients, None, None, None
 
 
@@ -62,7 +58,10 @@ def gaussian_log_likelihood(
     bounds: tuple[float, float],
     backend: str,
 ) -> Tensor:
-    if uses_dispatcher(x, mean, logvar):
+    traced = uses_dispatcher(x, mean, logvar)
+    if sees_through(backend, traced):
+        return reference.gaussian_log_likelihood_forward(x, mean, logvar, event_dims, bounds)
+    if traced:
         return _op(x, mean, logvar, event_dims, bounds, backend)
     return _apply(x, mean, logvar, event_dims, bounds, _backends.get(backend))
 
@@ -80,9 +79,6 @@ _op = register_composed(
     lambda *arguments: _apply(*arguments[:-1], Dispatched(arguments[-1])),
 )
 register_function("gaussian_log_likelihood_forward", _ARGUMENTS, "Tensor", _fake)
-register_function(
-    "gaussian_log_likelihood_backward",
-    f"Tensor grad_ll, {_ARGUMENTS}, bool[] needs",
-    "Tensor[]",
-    fake_gradients(1, 3),
+register_backward(
+    "gaussian_log_likelihood_backward", f"Tensor grad_ll, {_ARGUMENTS}", ("x", "mean", "logvar")
 )

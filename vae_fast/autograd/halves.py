@@ -15,30 +15,45 @@ import torch
 from torch import Tensor
 
 from vae_fast import memory
-from vae_fast._backends import Needs
+from vae_fast._backends import Needs, reference
+from vae_fast._broadcast import reductions
 from vae_fast.autograd.dispatched import Dispatched
 
 # Bytes of a whole below which it costs less to join the halves than to find out how they lie.
 SMALLEST = 4 << 20
 
 
-def with_halves(
+def gradient_needs(
     backend: ModuleType | Dispatched,
-    needs: Needs,
-    mean: Tensor,
-    logvar: Tensor | None,
+    needs: tuple[bool, ...],
+    inputs: Sequence[Tensor | None],  # of the backward pass: mean, logvar and others behind them
     event_dims: int,
-    first: int = 0,
+    first: int = 0,  # place of mean among them
+) -> Needs:
+    """``needs`` as a backend takes them: what each gradient is a sum over, and those of mean and
+    logvar as new halves where these are halves. A registered op finds out the first itself, and
+    makes all its tensors.
+    """
+    if isinstance(backend, Dispatched):  # before a size is asked for: a compiler would guard it
+        return needs
+    mean = inputs[first]
+    assert mean is not None
+    made: Needs = reductions(needs[first:], inputs[first:], mean.shape, event_dims)
+    made = (*needs[:first], *made) if first else made
+    if backend is reference:
+        return made
+    return with_halves(made, mean, inputs[first + 1], event_dims, first)
+
+
+def with_halves(
+    needs: Needs, mean: Tensor, logvar: Tensor | None, event_dims: int, first: int = 0
 ) -> Needs:
     """``needs``, the gradients of mean and logvar as new halves where they themselves are halves.
 
     Halves are as ``chunk(2, dim)`` makes them, ``dim`` being the first dimension of the event: each
     row of mean lies before that of logvar, and the rows of the two take all of one contiguous
-    tensor. The mean's place in ``needs`` is ``first``, the log-variance's the next. A registered op
-    makes all its tensors itself.
+    tensor. The mean's place in ``needs`` is ``first``, the log-variance's the next.
     """
-    if isinstance(backend, Dispatched):  # before a size is asked for: a compiler would guard it
-        return needs
     # What costs least comes first: a small contiguous call must not notice.
     if mean.is_contiguous() or logvar is None or 2 * mean.numel() * mean.itemsize < SMALLEST:
         return needs

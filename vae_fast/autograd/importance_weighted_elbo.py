@@ -9,8 +9,9 @@ import torch
 from torch import Tensor
 
 from vae_fast import _backends
+from vae_fast._backends import reference
 from vae_fast._backends.reference import compute_dtype
-from vae_fast.autograd import apply_of, first_order, uses_dispatcher
+from vae_fast.autograd import apply_of, backward_backend, sees_through, uses_dispatcher
 from vae_fast.autograd.dispatched import Dispatched, register_composed, register_function
 
 
@@ -21,6 +22,7 @@ class ImportanceWeightedELBO(torch.autograd.Function):
     ) -> tuple[Tensor, Tensor]:
         bound, weights = backend.importance_weighted_elbo_forward(log_weights)
         ctx.save_for_backward(log_weights, weights)
+        ctx.backend = backend
         ctx.mark_non_differentiable(weights)
         ctx.set_materialize_grads(False)
         return bound, weights
@@ -30,19 +32,20 @@ class ImportanceWeightedELBO(torch.autograd.Function):
         if grad_bound is None:
             return None, None
         log_weights, weights = ctx.saved_tensors
+        if backward_backend(ctx.backend, grad_bound) is reference:
+            return reference.importance_weighted_elbo_backward(grad_bound, log_weights), None
         # One pass, which plain PyTorch does as well.
-        gradient = (grad_bound * weights).to(log_weights.dtype)
-        if torch.is_grad_enabled():
-            op = "importance_weighted_elbo"
-            (gradient,) = first_order(op, (gradient,), grad_bound, log_weights)
-        return gradient, None
+        return (grad_bound * weights).to(log_weights.dtype), None
 
 
 _apply = apply_of(ImportanceWeightedELBO)
 
 
 def importance_weighted_elbo(log_weights: Tensor, backend: str) -> tuple[Tensor, Tensor]:
-    if uses_dispatcher(log_weights):
+    traced = uses_dispatcher(log_weights)
+    if sees_through(backend, traced):
+        return reference.importance_weighted_elbo_forward(log_weights)
+    if traced:
         return _op(log_weights, backend)
     return _apply(log_weights, _backends.get(backend))
 

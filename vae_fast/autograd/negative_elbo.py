@@ -17,15 +17,22 @@ import torch
 from torch import Tensor
 
 from vae_fast import _backends
-from vae_fast._backends.reference import compute_dtype
-from vae_fast.autograd import apply_of, first_order, is_differentiated, uses_dispatcher
+from vae_fast._backends import reference
+from vae_fast._backends.reference import compute_dtype, grad_kl
+from vae_fast.autograd import (
+    apply_of,
+    backward_backend,
+    is_differentiated,
+    sees_through,
+    uses_dispatcher,
+)
 from vae_fast.autograd.dispatched import (
     Dispatched,
-    fake_gradients,
+    register_backward,
     register_composed,
     register_function,
 )
-from vae_fast.autograd.halves import with_halves, without_gaps
+from vae_fast.autograd.halves import gradient_needs, without_gaps
 
 _NONE = (False, False, False)  # gradients by mean, logvar and kl
 
@@ -48,11 +55,12 @@ class NegativeELBO(torch.autograd.Function):
         dtypes = (mean.dtype, kl.dtype, mean.dtype if logvar is None else logvar.dtype)
         one_pass = (
             any(needs) and not needs_x and reduction != "none" and torch.float16 not in dtypes
-            and not isinstance(backend, Dispatched)
+            and isinstance(backend, ModuleType) and backend is not reference
         )  # fmt: skip
         loss, log_likelihood, *gradients = backend.negative_elbo_forward(
             x, mean, logvar, kl, beta, reduction, event_dims, bounds,
-            with_halves(backend, needs, mean, logvar, event_dims) if one_pass else _NONE,
+            (*gradient_needs(backend, needs[:2], (mean, logvar), event_dims), needs[2])
+            if one_pass else _NONE,
         )  # fmt: skip
         ctx.save_for_backward(x, mean, logvar, kl)
         ctx.gradients = gradients[0] if one_pass else None
@@ -66,9 +74,9 @@ class NegativeELBO(torch.autograd.Function):
     def backward(ctx: Any, grad_loss: Tensor | None, _grad_ll: Tensor | None) -> Any:
         if grad_loss is None:
             return (None,) * 9
-        x, mean, logvar, kl = ctx.saved_tensors
-        backend = ctx.backend
-        if ctx.gradients is not None:
+        x, mean, logvar, kl = inputs = ctx.saved_tensors
+        backend = backward_backend(ctx.backend, grad_loss)
+        if ctx.gradients is not None and backend is ctx.backend:
             gradients = (None, *ctx.gradients)
             ctx.gradients = None
             backend.scale_(without_gaps(gradients[1:]), grad_loss)
@@ -78,20 +86,11 @@ class NegativeELBO(torch.autograd.Function):
             if any(needs):
                 gradients = backend.negative_elbo_backward(
                     grad_loss, x, mean, logvar, *ctx.options,
-                    with_halves(backend, needs, mean, logvar, ctx.options[1], first=1),
+                    gradient_needs(backend, needs, inputs[:3], ctx.options[1], first=1),
                 )  # fmt: skip
-            grad_kl = _grad_kl(grad_loss, kl, ctx.beta, ctx.options[0]) if needs_kl else None
-            gradients = (*gradients, grad_kl)
-        if torch.is_grad_enabled():
-            gradients = first_order("negative_elbo", gradients, grad_loss, x, mean, logvar)
+            by_kl = grad_kl(grad_loss, kl, ctx.beta, ctx.options[0]) if needs_kl else None
+            gradients = (*gradients, by_kl)
         return *gradients, None, None, None, None, None
-
-
-def _grad_kl(grad_loss: Tensor, kl: Tensor, beta: float | Tensor, reduction: str) -> Tensor:
-    scale = beta / max(kl.numel(), 1) if reduction == "mean" else beta
-    gradient = grad_loss * scale
-    # A hook may write to it, so it is not an expanded view.
-    return gradient.to(kl.dtype) if reduction == "none" else torch.empty_like(kl).fill_(gradient)
 
 
 _apply = apply_of(NegativeELBO)
@@ -108,7 +107,13 @@ def negative_elbo(
     bounds: tuple[float, float],
     backend: str,
 ) -> tuple[Tensor, Tensor]:
-    if uses_dispatcher(x, mean, logvar, kl):
+    traced = uses_dispatcher(x, mean, logvar, kl)
+    if sees_through(backend, traced):
+        loss, log_likelihood = reference.negative_elbo(
+            x, mean, logvar, kl, beta, reduction, event_dims, bounds
+        )
+        return loss, log_likelihood.detach()
+    if traced:
         # A product: the compiler leaves a float open if it multiplies, and burns in others. Of a
         # tensor it is one that nobody else writes to.
         beta = torch.ones((), dtype=torch.float64, device=mean.device) * beta
@@ -131,11 +136,9 @@ def _fake(
     reduction: str,
     *_options: Any,
 ) -> list[Tensor]:
+    dtype = compute_dtype(x, mean, logvar, kl)
     loss_shape = kl.shape if reduction == "none" else ()
-    return [
-        kl.new_empty(loss_shape, dtype=compute_dtype(x, mean, logvar, kl)),
-        kl.new_empty(kl.shape, dtype=compute_dtype(x, mean, logvar)),
-    ]
+    return [kl.new_empty(shape, dtype=dtype) for shape in (loss_shape, kl.shape)]
 
 
 _INPUTS = "Tensor x, Tensor mean, Tensor? logvar"
@@ -148,9 +151,6 @@ _op = register_composed(
 )
 # No gradient is ever asked of it: whoever traces takes two passes.
 register_function("negative_elbo_forward", f"{_ARGUMENTS}, bool[] needs", "Tensor[]", _fake)
-register_function(
-    "negative_elbo_backward",
-    f"Tensor grad_loss, {_INPUTS}, {_OPTIONS}, bool[] needs",
-    "Tensor[]",
-    fake_gradients(1, 3),
+register_backward(
+    "negative_elbo_backward", f"Tensor grad_loss, {_INPUTS}, {_OPTIONS}", ("x", "mean", "logvar")
 )

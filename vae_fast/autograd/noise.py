@@ -6,7 +6,8 @@ import torch
 from torch import Tensor
 
 from vae_fast import _backends, _seed
-from vae_fast.autograd import uses_dispatcher
+from vae_fast._backends import reference
+from vae_fast.autograd import sees_through, uses_dispatcher
 from vae_fast.autograd.dispatched import register
 
 
@@ -47,21 +48,25 @@ _noise_op = register(
     _fake,
 )
 
-# The tag keeps the compiler from merging two draws, or from drawing again in the backward pass.
+# The tag keeps the compiler from merging two draws, or from drawing again in the backward pass. By
+# the tensor, whose device is meant, it knows whose generator a recomputed forward pass sets back.
 _draw_seed_op = register(
     "draw_seed",
-    "(Device device) -> Tensor",
-    lambda device: _seed.draw_tensor(device, None),
-    lambda device: torch.empty((), dtype=torch.int64, device=device),
+    "(Tensor like) -> Tensor",
+    lambda like: _seed.draw_tensor(like.device, None),
+    lambda like: torch.empty((), dtype=torch.int64, device=like.device),
     tags=(torch.Tag.nondeterministic_seeded,),
 )
 
 
-def draw_seed(device: torch.device, generator: torch.Generator | None) -> int | Tensor:
-    """``_seed.draw``, as an op where someone traces the call."""
-    if generator is None and uses_dispatcher():
-        return _draw_seed_op(device)
-    return _seed.draw(device, generator)
+def draw_seed(like: Tensor, generator: torch.Generator | None) -> int | Tensor:
+    """``_seed.draw`` for noise on the device of ``like``, by steps that whoever traces the call
+    can record, or vmap map over."""
+    if torch.compiler.is_exporting() or torch._C._are_functorch_transforms_active():
+        return _seed.draw_traced(like.device, generator)
+    if generator is None and uses_dispatcher(like):
+        return _draw_seed_op(like)
+    return _seed.draw(like.device, generator)
 
 
 def noise(
@@ -74,7 +79,10 @@ def noise(
     device: torch.device,
     backend: str,
 ) -> Tensor:
-    if uses_dispatcher():
+    traced = uses_dispatcher()
+    if sees_through(backend, traced):
+        return reference.noise(shape, event_dims, num_samples, seed, row_offset, dtype, device)
+    if traced:
         seed = _seed.to_tensor(seed, device)
         return _noise_op(shape, event_dims, num_samples, seed, row_offset, dtype, device, backend)
     return _backends.get(backend).noise(

@@ -9,16 +9,17 @@ import torch
 from torch import Tensor
 
 from vae_fast import _backends, _seed
+from vae_fast._backends import reference
 from vae_fast._backends.reference import compute_dtype
 from vae_fast._control import KLControl
-from vae_fast.autograd import apply_of, first_order, uses_dispatcher
+from vae_fast.autograd import apply_of, backward_backend, sees_through, uses_dispatcher
 from vae_fast.autograd.dispatched import (
     Dispatched,
-    fake_gradients,
+    register_backward,
     register_composed,
     register_function,
 )
-from vae_fast.autograd.halves import with_halves
+from vae_fast.autograd.halves import gradient_needs
 
 _ARGUMENTS = (
     "Tensor mean, Tensor logvar, Tensor? prior_mean, Tensor? prior_logvar, Tensor? eps, "
@@ -52,15 +53,11 @@ class SampleKL(torch.autograd.Function):
         ctx: Any, grad_z: Tensor | None, grad_kl: Tensor | None, grad_dims: Tensor | None = None
     ) -> Any:
         inputs = ctx.saved_tensors
-        needs = with_halves(
-            ctx.backend, ctx.needs_input_grad[:4], inputs[0], inputs[1], ctx.options[2]
-        )
-        gradients = ctx.backend.sample_kl_backward(
+        backend = backward_backend(ctx.backend, grad_z, grad_kl, grad_dims)
+        needs = gradient_needs(backend, ctx.needs_input_grad[:4], inputs[:4], ctx.options[2])
+        gradients = backend.sample_kl_backward(
             grad_z, grad_kl, grad_dims, *inputs, *ctx.options, needs
         )
-        if torch.is_grad_enabled():
-            upstream = (grad_z, grad_kl, grad_dims)
-            gradients = first_order("sample_kl", gradients, *upstream, *inputs)
         return *gradients, None, None, None, None
 
 
@@ -83,23 +80,27 @@ def sample_kl(
     backend: str,
     drawn: bool,  # the seed, for this call: nobody else has it
 ) -> tuple[Tensor, Tensor, Tensor | None]:
-    if uses_dispatcher(mean, logvar, prior_mean, prior_logvar, eps):
+    inputs = (mean, logvar, prior_mean, prior_logvar, eps)
+    traced = uses_dispatcher(*inputs)
+    if sees_through(backend, traced):
+        return reference.sample_kl_forward(
+            *inputs, seed, num_samples, event_dims, row_offset, bounds, control, return_dims
+        )
+    if traced:
         seed = _seed.kept_tensor(seed, mean.device, drawn)
         z, kl, *dims = _op(
-            mean, logvar, prior_mean, prior_logvar, eps, seed, num_samples, event_dims, row_offset,
-            bounds, control, return_dims, backend,
+            *inputs, seed, num_samples, event_dims, row_offset, bounds, control, return_dims,
+            backend,
         )  # fmt: skip
         return z, kl, dims[0] if return_dims else None
     seed = seed if drawn else _seed.kept(seed)
     options = (seed, num_samples, event_dims, row_offset, bounds, control)
-    return _apply(
-        mean, logvar, prior_mean, prior_logvar, eps, options, return_dims, _backends.get(backend)
-    )
+    return _apply(*inputs, options, return_dims, _backends.get(backend))
 
 
 def _composed(*arguments: Any) -> list[Tensor]:
-    *inputs_and_options, return_dims, backend = arguments
-    inputs, options = inputs_and_options[:5], tuple(inputs_and_options[5:])
+    *inputs_and_options, control, return_dims, backend = arguments
+    inputs, options = inputs_and_options[:5], (*inputs_and_options[5:], KLControl(*control))
     made = _apply(*inputs, options, return_dims, Dispatched(backend))
     return [tensor for tensor in made if tensor is not None]
 
@@ -128,9 +129,8 @@ _op = register_composed(
     "sample_kl", f"({_ARGUMENTS}, bool return_dims, str backend) -> Tensor[]", _composed
 )
 register_function("sample_kl_forward", f"{_ARGUMENTS}, bool return_dims", "Tensor[]", _fake)
-register_function(
+register_backward(
     "sample_kl_backward",
-    f"Tensor? grad_z, Tensor? grad_kl, Tensor? grad_dims, {_ARGUMENTS}, bool[] needs",
-    "Tensor[]",
-    fake_gradients(3, 4),
+    f"Tensor? grad_z, Tensor? grad_kl, Tensor? grad_dims, {_ARGUMENTS}",
+    ("mean", "logvar", "prior_mean", "prior_logvar"),
 )

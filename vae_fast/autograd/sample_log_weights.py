@@ -9,16 +9,16 @@ import torch
 from torch import Tensor
 
 from vae_fast import _backends, _seed
-from vae_fast._backends.reference import compute_dtype
-from vae_fast._backends.reference_estimators import gradient_shares
-from vae_fast.autograd import apply_of, first_order, uses_dispatcher
+from vae_fast._backends import reference
+from vae_fast._backends.reference import compute_dtype, gradient_shares
+from vae_fast.autograd import apply_of, backward_backend, sees_through, uses_dispatcher
 from vae_fast.autograd.dispatched import (
     Dispatched,
-    fake_gradients,
+    register_backward,
     register_composed,
     register_function,
 )
-from vae_fast.autograd.halves import with_halves
+from vae_fast.autograd.halves import gradient_needs
 
 _ARGUMENTS = (
     "Tensor mean, Tensor logvar, Tensor? prior_mean, Tensor? prior_logvar, Tensor? eps, "
@@ -49,20 +49,16 @@ class SampleLogWeights(torch.autograd.Function):
     @staticmethod
     def backward(ctx: Any, grad_z: Tensor | None, grad_log_ratio: Tensor | None) -> Any:
         inputs = ctx.saved_tensors
-        needs = with_halves(
-            ctx.backend, ctx.needs_input_grad[:4], inputs[0], inputs[1], ctx.options[2]
-        )
+        backend = backward_backend(ctx.backend, grad_z, grad_log_ratio)
+        needs = gradient_needs(backend, ctx.needs_input_grad[:4], inputs[:4], ctx.options[2])
         # To a backend "dreg" is "stl" with a weight for each sample's path.
         path_weight = None
         if ctx.estimator == "dreg" and ctx.options[1] is not None and grad_log_ratio is not None:
             path_weight = gradient_shares(grad_log_ratio)
-        gradients = ctx.backend.sample_log_weights_backward(
+        gradients = backend.sample_log_weights_backward(
             grad_z, grad_log_ratio, path_weight, *inputs, *ctx.options,
             ctx.estimator != "reparameterization", needs,
         )  # fmt: skip
-        if torch.is_grad_enabled():
-            upstream = (grad_z, grad_log_ratio)
-            gradients = first_order("sample_log_weights", gradients, *upstream, *inputs)
         return *gradients, None, None, None, None
 
 
@@ -86,7 +82,12 @@ def sample_log_weights(
     drawn: bool,  # the seed, for this call: nobody else has it
 ) -> tuple[Tensor, Tensor]:
     inputs = (mean, logvar, prior_mean, prior_logvar, eps)
-    if uses_dispatcher(*inputs):
+    traced = uses_dispatcher(*inputs)
+    if sees_through(backend, traced):
+        return reference.sample_log_weights(
+            *inputs, seed, num_samples, event_dims, row_offset, sample_offset, bounds, estimator
+        )
+    if traced:
         seed = _seed.kept_tensor(seed, mean.device, drawn)
         return _op(
             *inputs, seed, num_samples, event_dims, row_offset, sample_offset, bounds, estimator,
@@ -128,10 +129,8 @@ _op = register_composed(
     _composed,
 )
 register_function("sample_log_weights_forward", _ARGUMENTS, "Tensor[]", _fake)
-register_function(
+register_backward(
     "sample_log_weights_backward",
-    "Tensor? grad_z, Tensor? grad_log_ratio, Tensor? path_weight, "
-    f"{_ARGUMENTS}, bool without_score, bool[] needs",
-    "Tensor[]",
-    fake_gradients(3, 4),
+    f"Tensor? grad_z, Tensor? grad_log_ratio, Tensor? path_weight, {_ARGUMENTS}, bool path_only",
+    ("mean", "logvar", "prior_mean", "prior_logvar"),
 )

@@ -9,14 +9,10 @@ import torch
 from torch import Tensor
 
 from vae_fast import _backends, _seed
-from vae_fast.autograd import apply_of, first_order, uses_dispatcher
-from vae_fast.autograd.dispatched import (
-    Dispatched,
-    fake_gradients,
-    register_composed,
-    register_function,
-)
-from vae_fast.autograd.halves import with_halves
+from vae_fast._backends import reference
+from vae_fast.autograd import apply_of, backward_backend, sees_through, uses_dispatcher
+from vae_fast.autograd.dispatched import Dispatched, register_backward, register_composed
+from vae_fast.autograd.halves import gradient_needs
 
 # mean is there for its shape and dtype: the gradient does not depend on its values.
 _ARGUMENTS = (
@@ -47,12 +43,11 @@ class ScoreFunction(torch.autograd.Function):
         gradients: tuple[Tensor | None, ...] = (None, None)
         needs = ctx.needs_input_grad[2:4]
         if any(needs):
-            gradients = ctx.backend.score_function_backward(
+            backend = backward_backend(ctx.backend, gradient)
+            gradients = backend.score_function_backward(
                 gradient * weight, *inputs, *ctx.options,
-                with_halves(ctx.backend, needs, inputs[0], inputs[1], ctx.options[2]),
+                gradient_needs(backend, needs, inputs[:2], ctx.options[2]),
             )  # fmt: skip
-        if torch.is_grad_enabled():
-            gradients = first_order("score_function", gradients, gradient, weight, *inputs)
         return gradient, None, *gradients, None, None, None
 
 
@@ -72,7 +67,12 @@ def score_function(
     bounds: tuple[float, float],
     backend: str,
 ) -> Tensor:
-    if uses_dispatcher(signal, weight, mean, logvar, eps):
+    traced = uses_dispatcher(signal, weight, mean, logvar, eps)
+    if sees_through(backend, traced):
+        return reference.score_function(
+            signal, weight, mean, logvar, eps, seed, num_samples, event_dims, row_offset, bounds
+        )
+    if traced:
         seed = _seed.kept_tensor(seed, mean.device)
         return _op(
             signal, weight, mean, logvar, eps, seed, num_samples, event_dims, row_offset, bounds,
@@ -91,6 +91,4 @@ def _composed(signal: Tensor, *arguments: Any) -> Tensor:
 _op = register_composed(
     "score_function", f"(Tensor signal, {_ARGUMENTS}, str backend) -> Tensor", _composed
 )
-register_function(
-    "score_function_backward", f"{_ARGUMENTS}, bool[] needs", "Tensor[]", fake_gradients(1, 2)
-)
+register_backward("score_function_backward", _ARGUMENTS, ("mean", "logvar"))

@@ -12,8 +12,9 @@ import torch
 from torch import Tensor
 
 from vae_fast import _backends
+from vae_fast._backends import reference
 from vae_fast._backends.reference import compute_dtype
-from vae_fast.autograd import apply_of, first_order, uses_dispatcher
+from vae_fast.autograd import apply_of, backward_backend, sees_through, uses_dispatcher
 from vae_fast.autograd.dispatched import Dispatched, register_composed, register_function
 
 _ARGUMENTS = "Tensor x, Tensor mean, int event_dims"
@@ -33,11 +34,9 @@ class SquaredError(torch.autograd.Function):
     def backward(ctx: Any, gradient: Tensor) -> Any:
         x, mean = ctx.saved_tensors
         needs = ctx.needs_input_grad[:2]
-        *gradients, _ = ctx.backend.gaussian_log_likelihood_backward(
+        *gradients, _ = backward_backend(ctx.backend, gradient).gaussian_log_likelihood_backward(
             -2 * gradient, x, mean, None, ctx.event_dims, _NO_BOUNDS, (*needs, False)
         )
-        if torch.is_grad_enabled():
-            gradients = first_order("squared_error", gradients, gradient, x, mean)
         return *gradients, None, None
 
 
@@ -45,7 +44,10 @@ _apply = apply_of(SquaredError)
 
 
 def squared_error(x: Tensor, mean: Tensor, event_dims: int, backend: str) -> Tensor:
-    if uses_dispatcher(x, mean):
+    traced = uses_dispatcher(x, mean)
+    if sees_through(backend, traced):
+        return reference.squared_error_forward(x, mean, event_dims)
+    if traced:
         return _op(x, mean, event_dims, backend)
     return _apply(x, mean, event_dims, _backends.get(backend))
 

@@ -6,7 +6,6 @@ import torch
 from torch import Tensor
 
 from vae_fast import _backends, _checks
-from vae_fast._backends import reference_estimators
 from vae_fast._backends.reference import compute_dtype
 from vae_fast.autograd import is_differentiated
 from vae_fast.autograd.importance_weighted_elbo import (
@@ -86,14 +85,11 @@ def sample_log_weights(
     name = _backends.choose(backend, device)
     drawn = eps is None and seed is None
     if drawn:
-        seed = draw_seed(device, generator)
-    arguments = (
+        seed = draw_seed(mean, generator)
+    return _sample_log_weights(
         mean, logvar, prior_mean, prior_logvar, eps, seed, num_samples, event_dims, row_offset,
-        sample_offset, bounds, estimator,
+        sample_offset, bounds, estimator, name, drawn,
     )  # fmt: skip
-    if name == "reference":
-        return reference_estimators.sample_log_weights(*arguments)
-    return _sample_log_weights(*arguments, name, drawn)
 
 
 def importance_weighted_elbo(
@@ -131,8 +127,6 @@ def importance_weighted_elbo(
             f"{tuple(log_weights.shape)}"
         )
     name = _backends.choose(backend, log_weights.device)
-    if name == "reference":
-        return reference_estimators.importance_weighted_elbo(log_weights)
     return _importance_weighted_elbo(log_weights, name)
 
 
@@ -201,9 +195,6 @@ def score_function(
     name = _backends.choose(backend, device)
     if not is_differentiated(signal, mean, logvar):
         return signal.detach()  # a Function's view of a leaf would require a gradient
-    arguments = (
-        signal, weight, mean, logvar, eps, seed, num_samples, event_dims, row_offset, bounds
-    )  # fmt: skip
-    if name == "reference":
-        return reference_estimators.score_function(*arguments)
-    return _score_function(*arguments, name)
+    return _score_function(
+        signal, weight, mean, logvar, eps, seed, num_samples, event_dims, row_offset, bounds, name
+    )

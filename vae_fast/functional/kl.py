@@ -6,7 +6,6 @@ import torch
 from torch import Tensor
 
 from vae_fast import _backends, _checks
-from vae_fast._backends import reference
 from vae_fast.autograd.gaussian_kl import gaussian_kl as _gaussian_kl
 from vae_fast.autograd.noise import draw_seed
 from vae_fast.autograd.sample_kl import sample_kl as _sample_kl
@@ -89,15 +88,11 @@ def sample_kl(
     name = _backends.choose(backend, device)
     drawn = eps is None and seed is None
     if drawn:
-        seed = draw_seed(device, generator)
-    arguments = (
+        seed = draw_seed(mean, generator)
+    z, kl, dims = _sample_kl(
         mean, logvar, prior_mean, prior_logvar, eps, seed, num_samples, event_dims, row_offset,
-        bounds, control, return_dims,
+        bounds, control, return_dims, name, drawn,
     )  # fmt: skip
-    if name == "reference":
-        z, kl, dims = reference.sample_kl(*arguments)
-    else:
-        z, kl, dims = _sample_kl(*arguments, name, drawn)
     return (z, kl) if dims is None else (z, kl, dims)
 
 
@@ -131,7 +126,6 @@ def gaussian_kl(
     bounds = _checks.bounds(logvar_min, logvar_max)
     control = _checks.kl_control(free_bits, balance)
     name = _backends.choose(backend, device)
-    arguments = (mean, logvar, prior_mean, prior_logvar, event_dims, bounds, control)
-    if name == "reference":
-        return reference.gaussian_kl(*arguments)
-    return _gaussian_kl(*arguments, name)
+    return _gaussian_kl(
+        mean, logvar, prior_mean, prior_logvar, event_dims, bounds, control, name
+    )  # fmt: skip

@@ -5,7 +5,6 @@ from __future__ import annotations
 from torch import Tensor
 
 from vae_fast import _backends, _checks
-from vae_fast._backends import reference
 from vae_fast.autograd.gaussian_log_likelihood import (
     gaussian_log_likelihood as _gaussian_log_likelihood,
 )
@@ -27,12 +26,15 @@ def _data_arguments(x: Tensor, mean: Tensor, event_dims: int | None) -> int:
 
 
 def _likelihood_arguments(
-    x: Tensor, mean: Tensor, logvar: Tensor | None, event_dims: int | None
+    x: Tensor, mean: Tensor, logvar: Tensor | None, event_dims: int | None, kl: Tensor | None = None
 ) -> tuple[Tensor | None, int]:
     """Checks what the likelihoods share; the log-variance and the event dims to use."""
     event_dims = _data_arguments(x, mean, event_dims)
     if logvar is not None:
-        logvar = _checks.broadcastable("logvar", logvar, mean.shape, event_dims, mean.device)
+        beside = (x, mean, kl if isinstance(kl, Tensor) else None)
+        logvar = _checks.broadcastable(
+            "logvar", logvar, mean.shape, event_dims, mean.device, beside
+        )  # fmt: skip
     return logvar, event_dims
 
 
@@ -71,8 +73,6 @@ def gaussian_log_likelihood(
     logvar, event_dims = _likelihood_arguments(x, mean, logvar, event_dims)
     bounds = _checks.bounds(logvar_min, logvar_max)
     name = _backends.choose(backend, mean.device)
-    if name == "reference":
-        return reference.gaussian_log_likelihood(x, mean, logvar, event_dims, bounds)
     return _gaussian_log_likelihood(x, mean, logvar, event_dims, bounds, name)
 
 
@@ -100,8 +100,6 @@ def squared_error(
     """
     event_dims = _data_arguments(x, mean, event_dims)
     name = _backends.choose(backend, mean.device)
-    if name == "reference":
-        return reference.squared_error(x, mean, event_dims)
     return _squared_error(x, mean, event_dims, name)
 
 
@@ -123,7 +121,7 @@ def negative_elbo_terms(
     Returns:
         The loss, and ll in nats, ``[*batch]``, averaged over a sample axis and detached.
     """
-    logvar, event_dims = _likelihood_arguments(x, mean, logvar, event_dims)
+    logvar, event_dims = _likelihood_arguments(x, mean, logvar, event_dims, kl)
     batch_shape = x.shape[: x.dim() - event_dims]
     _checks.tensor("kl", kl, mean.device)
     if kl.shape != batch_shape:
@@ -135,11 +133,7 @@ def negative_elbo_terms(
     _checks.beta(beta)
     bounds = _checks.bounds(logvar_min, logvar_max)
     name = _backends.choose(backend, mean.device)
-    arguments = (x, mean, logvar, kl, beta, reduction, event_dims, bounds)
-    if name == "reference":
-        loss, log_likelihood = reference.negative_elbo(*arguments)
-        return loss, log_likelihood.detach()
-    return _negative_elbo(*arguments, name)
+    return _negative_elbo(x, mean, logvar, kl, beta, reduction, event_dims, bounds, name)
 
 
 def negative_elbo(

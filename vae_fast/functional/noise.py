@@ -6,7 +6,6 @@ import torch
 from torch import Tensor
 
 from vae_fast import _backends, _checks
-from vae_fast._backends import reference
 from vae_fast.autograd.noise import noise as _noise
 
 
@@ -54,5 +53,4 @@ def noise(
     # torch.get_default_device would end a compiled graph.
     device = torch.empty(0).device if device is None else torch.device(device)
     name = _backends.choose(backend, device)
-    arguments = (tuple(shape), event_dims, num_samples, seed, row_offset, dtype, device)
-    return reference.noise(*arguments) if name == "reference" else _noise(*arguments, name)
+    return _noise(tuple(shape), event_dims, num_samples, seed, row_offset, dtype, device, name)

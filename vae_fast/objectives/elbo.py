@@ -140,7 +140,7 @@ class ELBO:
         posterior_mean, posterior_logvar = model.encode(x)
         by_score = self.estimator == "score_function"
         if by_score and eps is None and seed is None:  # two ops have to share it
-            seed = draw_seed(posterior_mean.device, None)
+            seed = draw_seed(posterior_mean, None)
         noise: dict[str, Any] = {
             "num_samples": self.num_samples if self.num_samples > 1 else None,
             "eps": eps,

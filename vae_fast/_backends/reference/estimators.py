@@ -1,4 +1,4 @@
-"""The gradient estimators and importance weights in plain PyTorch; part of ``reference``."""
+"""The gradient estimators and importance weights in plain PyTorch."""
 
 from __future__ import annotations
 
@@ -8,7 +8,14 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from vae_fast._backends.reference import clamped, compute_dtype, noise_of, sum_event, unmoved
+from vae_fast._backends.reference.common import (
+    clamped,
+    compute_dtype,
+    noise_of,
+    over_event,
+    sum_event,
+    unmoved,
+)
 
 
 class _WeighPath(torch.autograd.Function):
@@ -32,13 +39,19 @@ class _WeighPath(torch.autograd.Function):
         ctx.set_materialize_grads(False)
 
     @staticmethod
+    def jvp(ctx: Any, *_tangents: Tensor | None) -> Any:
+        raise NotImplementedError(
+            'estimator="dreg" has no forward-mode derivative: it weighs each sample\'s path by what '
+            'arrives for the bound from above; use estimator="reparameterization"'
+        )
+
+    @staticmethod
     def backward(ctx: Any, grad_z: Tensor | None, grad_log_ratio: Tensor | None) -> Any:
         if grad_log_ratio is None:
             return grad_z, None, None
         share = gradient_shares(grad_log_ratio)
         if grad_z is not None:
-            event_dims = grad_z.dim() - share.dim()
-            grad_z = grad_z * share.reshape(share.shape + (1,) * event_dims)
+            grad_z = grad_z * over_event(share, grad_z.dim() - share.dim())
         return grad_z, grad_log_ratio * share, grad_log_ratio
 
 
@@ -95,7 +108,12 @@ def _prior_terms(z: Tensor, m_p: Tensor | None, v_p: Tensor | None) -> Tensor:
     return center * center if v_p is None else v_p + center * center * torch.exp(-v_p)
 
 
-def importance_weighted_elbo(log_weights: Tensor) -> tuple[Tensor, Tensor]:
+def sample_log_weights_forward(*arguments: Any) -> tuple[Tensor, Tensor]:
+    """``sample_log_weights`` in value, which no estimator changes."""
+    return sample_log_weights(*arguments, "reparameterization")
+
+
+def weighted_bound(log_weights: Tensor) -> tuple[Tensor, Tensor]:
     """ln of the mean over the first dimension [*batch]; normalised weights [K, *batch]."""
     log_weights = log_weights.to(compute_dtype(log_weights))
     top = log_weights.detach().amax(0)
@@ -104,7 +122,13 @@ def importance_weighted_elbo(log_weights: Tensor) -> tuple[Tensor, Tensor]:
     total = torch.where(impossible, torch.ones_like(top), ratios.sum(0))
     bound = top + torch.log(total / log_weights.shape[0])
     # An infinite `top` is the bound itself; its gradient and weights are 0 below, NaN above.
-    return torch.where(top.isinf(), top, bound), (ratios / total).detach()
+    return torch.where(top.isinf(), top, bound), ratios / total
+
+
+def importance_weighted_elbo_forward(log_weights: Tensor) -> tuple[Tensor, Tensor]:
+    """``weighted_bound``, the weights without gradient."""
+    bound, weights = weighted_bound(log_weights)
+    return bound, weights.detach()
 
 
 def score_function(

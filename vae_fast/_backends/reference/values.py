@@ -1,6 +1,6 @@
-"""Every op in plain PyTorch: the readable statement of each formula.
+"""The value of every op in plain PyTorch: the readable statement of each formula.
 
-Runs on any device and is differentiable to any order by autograd. Half-precision inputs are
+Runs on any device, and autograd differentiates it to any order. Half-precision inputs are
 computed in float32. ``event_dims`` counts the rightmost dimensions that one row's sum runs over.
 """
 
@@ -12,85 +12,16 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from vae_fast._backends.reference.common import (
+    clamped,
+    compute_dtype,
+    noise_of,
+    sum_event,
+    unmoved,
+)
 from vae_fast._control import KLControl
 
 LN_2PI = math.log(2 * math.pi)
-_MASK = 0xFFFFFFFF
-
-
-def unavailable() -> None:
-    return None
-
-
-def compute_dtype(*tensors: Tensor | None) -> torch.dtype:
-    """float64 where any input is float64, else float32."""
-    for tensor in tensors:
-        if tensor is not None and tensor.dtype is torch.float64:
-            return torch.float64
-    return torch.float32
-
-
-def _multiply_high_low(a: int, b: Tensor) -> tuple[Tensor, Tensor]:
-    product = a * b  # int64 holds the low 64 bits of the product of two 32-bit words
-    return (product >> 32) & _MASK, product & _MASK
-
-
-def philox4x32_10(counter: tuple[Tensor, ...], seed: int | Tensor) -> tuple[Tensor, ...]:
-    """Philox4x32-10 (Salmon et al. 2011) on 32-bit words kept in int64 tensors."""
-    c0, c1, c2, c3 = counter
-    k0, k1 = seed & _MASK, (seed >> 32) & _MASK
-    for _ in range(10):
-        high0, low0 = _multiply_high_low(0xD2511F53, c0)
-        high1, low1 = _multiply_high_low(0xCD9E8D57, c2)
-        c0, c1, c2, c3 = high1 ^ c1 ^ k0, low1, high0 ^ c3 ^ k1, low0
-        k0, k1 = (k0 + 0x9E3779B9) & _MASK, (k1 + 0xBB67AE85) & _MASK
-    return c0, c1, c2, c3
-
-
-def _box_muller(word: Tensor, next_word: Tensor, dtype: torch.dtype) -> tuple[Tensor, Tensor]:
-    u, w = ((r.to(torch.float32) * 2.0**-32 + 2.0**-33).to(dtype) for r in (word, next_word))
-    radius = torch.sqrt(-2 * torch.log(u))
-    angle = 2 * math.pi * (w - torch.round(w))  # the reduction is exact: half the rounding error
-    return radius * torch.cos(angle), radius * torch.sin(angle)
-
-
-def noise(
-    shape: tuple[int, ...],  # batch shape + event shape
-    event_dims: int,
-    num_samples: int | None,
-    seed: int | Tensor,
-    row_offset: int,
-    dtype: torch.dtype,
-    device: torch.device,
-    sample_offset: int = 0,
-) -> Tensor:  # shape, behind num_samples where that is given
-    count = math.prod(shape)
-    first = row_offset * math.prod(shape[len(shape) - event_dims :])
-    offset = first % 4
-    blocks = torch.arange((offset + count + 3) // 4, device=device)
-    blocks = blocks + ((first // 4) & (2**62 - 1))
-    samples = sample_offset + torch.arange(num_samples or 1, device=device)[:, None]
-    counter = torch.broadcast_tensors(
-        blocks & _MASK, blocks >> 32, samples, torch.zeros_like(blocks)
-    )
-    words = philox4x32_10(counter, seed)
-    wide = torch.float64 if dtype is torch.float64 else torch.float32
-    pairs = (*_box_muller(words[0], words[1], wide), *_box_muller(words[2], words[3], wide))
-    eps = torch.stack(pairs, dim=-1).flatten(1)[:, offset : offset + count].to(dtype)
-    return eps.reshape(shape if num_samples is None else (num_samples, *shape))
-
-
-def sum_event(terms: Tensor, event_dims: int) -> Tensor:
-    return terms.flatten(terms.dim() - event_dims).sum(-1) if event_dims else terms
-
-
-def clamped(logvar: Tensor, dtype: torch.dtype, bounds: tuple[float, float]) -> Tensor:
-    return logvar.to(dtype).clamp(*bounds)
-
-
-def unmoved(tensor: Tensor) -> Tensor:
-    """Zeros, of infinities too, with the gradient of the tensor."""
-    return (tensor - tensor.detach()).nan_to_num(0.0)
 
 
 def _weighted(tensor: Any, dtype: torch.dtype, weight: float) -> Any:
@@ -101,14 +32,14 @@ def _weighted(tensor: Any, dtype: torch.dtype, weight: float) -> Any:
     return wide.detach() + weight * unmoved(wide)
 
 
-def _kl_elements(
+def kl_elements(
     mean: Tensor,  # [*batch, *event]
     logvar: Tensor,  # broadcastable to mean
     prior_mean: Tensor | None,  # broadcastable to mean
     prior_logvar: Tensor | None,  # broadcastable to mean
     bounds: tuple[float, float],
+    dtype: torch.dtype,  # computed in
 ) -> Tensor:  # [*batch, *event]
-    dtype = compute_dtype(mean, logvar, prior_mean, prior_logvar)
     m, v = mean.to(dtype), clamped(logvar, dtype, bounds)
     if prior_mean is not None:
         m = m - prior_mean.to(dtype)
@@ -131,16 +62,16 @@ def _controlled_kl(
     """The KL of each element, no less than the floor, with its gradients weighted."""
     dtype = compute_dtype(mean, logvar, prior_mean, prior_logvar)
     posterior, prior = control.posterior_weight, control.prior_weight
-    elements = _kl_elements(
+    elements = kl_elements(
         _weighted(mean, dtype, posterior), _weighted(logvar, dtype, posterior),
-        _weighted(prior_mean, dtype, prior), _weighted(prior_logvar, dtype, prior), bounds,
+        _weighted(prior_mean, dtype, prior), _weighted(prior_logvar, dtype, prior), bounds, dtype,
     )  # fmt: skip
     if control.floor > -math.inf:
         elements = torch.where(elements < control.floor, control.floor, elements)
     return elements
 
 
-def gaussian_kl(
+def gaussian_kl_forward(
     mean: Tensor,  # [*batch, *event]
     logvar: Tensor,  # broadcastable to mean
     prior_mean: Tensor | None,  # broadcastable to mean
@@ -153,27 +84,7 @@ def gaussian_kl(
     return sum_event(elements, event_dims)
 
 
-def noise_of(
-    mean: Tensor,
-    eps: Tensor | None,
-    seed: int | Tensor | None,
-    num_samples: int | None,
-    event_dims: int,
-    row_offset: int,
-    dtype: torch.dtype,
-    sample_offset: int = 0,
-) -> Tensor:
-    """The noise of samples from a Gaussian with this mean: as given, or the seed's."""
-    if eps is not None:
-        return eps.to(dtype)
-    assert seed is not None
-    return noise(
-        tuple(mean.shape), event_dims, num_samples, seed, row_offset, dtype, mean.device,
-        sample_offset,
-    )  # fmt: skip
-
-
-def sample_kl(
+def sample_kl_forward(
     mean: Tensor,  # [*batch, *event]
     logvar: Tensor,  # broadcastable to mean
     prior_mean: Tensor | None,  # broadcastable to mean
@@ -201,13 +112,13 @@ def sample_kl(
     return z.to(mean.dtype), sum_event(elements, event_dims), dims
 
 
-def squared_error(x: Tensor, mean: Tensor, event_dims: int) -> Tensor:
+def squared_error_forward(x: Tensor, mean: Tensor, event_dims: int) -> Tensor:
     """The sum of (x - mean)^2 over a row, [*batch] of mean."""
     dtype = compute_dtype(x, mean)
     return sum_event((x.to(dtype) - mean.to(dtype)) ** 2, event_dims)
 
 
-def gaussian_log_likelihood(
+def gaussian_log_likelihood_forward(
     x: Tensor,  # broadcastable to mean
     mean: Tensor,  # [*batch, *event]
     logvar: Tensor | None,  # broadcastable to mean
@@ -215,6 +126,17 @@ def gaussian_log_likelihood(
     bounds: tuple[float, float],
 ) -> Tensor:  # [*batch]
     dtype = compute_dtype(x, mean, logvar)
+    return _log_likelihood(x, mean, logvar, event_dims, bounds, dtype)
+
+
+def _log_likelihood(
+    x: Tensor,
+    mean: Tensor,
+    logvar: Tensor | None,
+    event_dims: int,
+    bounds: tuple[float, float],
+    dtype: torch.dtype,  # computed in
+) -> Tensor:
     square = (x.to(dtype) - mean.to(dtype)) ** 2
     if logvar is not None:
         v = clamped(logvar, dtype, bounds)
@@ -232,13 +154,18 @@ def negative_elbo(
     event_dims: int,
     bounds: tuple[float, float],
 ) -> tuple[Tensor, Tensor]:  # loss, log-likelihood [*batch]
-    log_likelihood = gaussian_log_likelihood(x, mean, logvar, event_dims, bounds)
+    dtype = compute_dtype(x, mean, logvar, kl)
+    log_likelihood = _log_likelihood(x, mean, logvar, event_dims, bounds, dtype)
     if mean.dim() > x.dim():
         log_likelihood = log_likelihood.mean(0)
-    dtype = compute_dtype(x, mean, logvar, kl)
-    loss = beta * kl.to(dtype) - log_likelihood.to(dtype)
+    loss = beta * kl.to(dtype) - log_likelihood
     if reduction == "mean":
         loss = loss.mean()
     elif reduction == "sum":
         loss = loss.sum()
     return loss, log_likelihood
+
+
+def negative_elbo_forward(*arguments: Any) -> tuple[Tensor, Tensor]:
+    """``negative_elbo``, without the gradients that the last argument could ask for."""
+    return negative_elbo(*arguments[:-1])
