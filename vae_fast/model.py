@@ -11,10 +11,9 @@ import torch
 from torch import Tensor, nn
 
 from vae_fast import _shapes, functional
-from vae_fast._checks import broadcasts, one_of
+from vae_fast._checks import broadcasts, integer, one_of, real
 from vae_fast._evidence import log_likelihood
 from vae_fast.networks import GaussianMLP
-from vae_fast.objectives._values import whole
 from vae_fast.objectives.elbo import ELBO
 from vae_fast.objectives.iwae import IWAE
 from vae_fast.objectives.state import RunningMean
@@ -51,6 +50,8 @@ class FusedVAE(nn.Module):
         backend: of the ops, as in ``vae_fast.functional``.
 
     Raises:
+        TypeError: an argument is of another type. Any whole or real number is a number, NumPy's
+            too; a bool and a tensor are none.
         ValueError: an argument, or an output of a given network, is not as described, or two
             arguments do not go together.
 
@@ -76,6 +77,7 @@ class FusedVAE(nn.Module):
     ) -> None:
         super().__init__()
         one_of("decoder_variance", decoder_variance, DECODER_VARIANCES)
+        decoder_logvar_min = float(real("decoder_logvar_min", decoder_logvar_min))
         if not decoder_logvar_min <= functional.LOGVAR_MAX:
             raise ValueError(
                 f"decoder_logvar_min must be at most {functional.LOGVAR_MAX}; "
@@ -83,7 +85,7 @@ class FusedVAE(nn.Module):
             )
         self.input_shape = _shapes.event_shape("input_shape", input_shape)
         self.latent_shape = _shapes.event_shape("latent_dim", latent_dim)
-        hidden = _shapes.event_shape("hidden_dims", hidden_dims) if hidden_dims else ()
+        hidden = _shapes.event_shape("hidden_dims", hidden_dims, least=0)
         if objective is None:
             objective = ELBO(num_samples, beta=beta)
         elif (beta, num_samples) != (1.0, 1):
@@ -92,7 +94,7 @@ class FusedVAE(nn.Module):
                 f"beta={beta!r} and num_samples={num_samples!r} beside {objective!r}"
             )
         elif not isinstance(objective, (ELBO, IWAE)):
-            raise ValueError(f"objective must be an ELBO or an IWAE; got {objective!r}")
+            raise TypeError(f"objective must be an ELBO or an IWAE; got {objective!r}")
         prior_learns = prior is not None and any(p.requires_grad for p in prior.parameters())
         objective.check_model(self.latent_shape, prior_learns, decoder_variance)
         self.decoder_variance = decoder_variance
@@ -140,8 +142,7 @@ class FusedVAE(nn.Module):
 
         They are written into tensors, so that a compiled model is not compiled again.
         """
-        whole("step", step, 0)
-        self.objective_state.set_step(step)
+        self.objective_state.set_step(integer("step", step, 0))
 
     def encode(self, x: Tensor) -> tuple[Tensor, Tensor]:
         """Mean and log-variance of q(z|x), each ``[N, *latent]``; x is ``[N, *input_shape]``."""
@@ -278,8 +279,7 @@ class FusedVAE(nn.Module):
             seed: of z and of the noise; where None, one each from torch's default generator.
             add_noise: draw x ~ p(x|z) rather than take its mean.
         """
-        if not isinstance(num, int) or num < 0:
-            raise ValueError(f"num must be an int of at least 0; got {num!r}")
+        num = integer("num", num, 0)
         reference = next(self.parameters())
         zero = torch.zeros((), dtype=reference.dtype, device=reference.device)
         prior = self.prior_arguments() or {"prior_mean": zero, "prior_logvar": zero}

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
@@ -11,8 +11,8 @@ import torch
 from torch import Tensor
 
 from vae_fast import functional
-from vae_fast._checks import one_of
-from vae_fast.objectives._values import number
+from vae_fast._checks import integer, number, one_of
+from vae_fast.objectives.schedules import settle
 
 if TYPE_CHECKING:
     from vae_fast.model import FusedVAE
@@ -44,7 +44,7 @@ class FreeBits:
     groups: Mapping[str, Sequence[int]] | None = field(default=None, hash=False)
 
     def __post_init__(self) -> None:
-        number("nats", self.nats)
+        settle(self, nats=number("nats", self.nats, 0))
         one_of("per", self.per, KINDS)
         if (self.groups is not None) != (self.per == "group"):
             raise ValueError(
@@ -52,8 +52,7 @@ class FreeBits:
                 f"groups={self.groups!r}"
             )
         if self.groups is not None:  # a copy: the caller's may change
-            copied = {name: tuple(dims) for name, dims in self.groups.items()}
-            object.__setattr__(self, "groups", copied)
+            settle(self, groups=_dims_of(self.groups))
 
     def membership(self, latent_shape: Sequence[int]) -> Tensor | None:
         """Which dimensions belong to which group, ``[G, D]``; None where there are no groups."""
@@ -72,6 +71,20 @@ class FreeBits:
         for index, dims in enumerate(self.groups.values()):
             of_group[index, list(dims)] = True
         return of_group
+
+
+def _dims_of(groups: object) -> dict[str, tuple[int, ...]]:
+    if not isinstance(groups, Mapping):
+        raise TypeError(f"groups must be a mapping; got {type(groups).__name__}")
+    for name, dims in groups.items():
+        if not isinstance(dims, Iterable):
+            raise TypeError(
+                f"groups must hold dimensions by name; got {type(dims).__name__} for {name!r}"
+            )
+    return {
+        name: tuple(integer(f"a dimension of groups[{name!r}]", dim) for dim in dims)
+        for name, dims in groups.items()
+    }
 
 
 def at_least(values: Tensor, floor: float) -> Tensor:

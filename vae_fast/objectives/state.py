@@ -7,7 +7,7 @@ from collections.abc import Callable
 import torch
 from torch import Tensor, nn
 
-from vae_fast.objectives._values import number
+from vae_fast._checks import number
 from vae_fast.objectives.schedules import Constant, Schedule, as_schedule
 
 MOMENTUM = 0.9
@@ -27,8 +27,7 @@ class Scheduled(nn.Module):
         self._write(self.schedule(0))
 
     def _write(self, value: float) -> None:
-        number(self.name, value)
-        self.value = float(value)
+        self.value = float(number(self.name, value, 0))
         self.tensor.fill_(self.value)
 
     def set_step(self, step: int) -> None:
