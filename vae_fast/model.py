@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from vae_fast import _shapes, functional
-from vae_fast._checks import broadcasts, integer, one_of, real
+from vae_fast._checks import FLOATING, broadcasts, integer, one_of, real
 from vae_fast._evidence import log_likelihood
 from vae_fast.networks import GaussianMLP
 from vae_fast.objectives.elbo import ELBO
@@ -20,6 +20,14 @@ from vae_fast.objectives.state import RunningMean
 from vae_fast.output import VAEOutput
 
 DECODER_VARIANCES = ("learned", "per_feature", "shared", "fixed", "optimal")
+
+
+def _read_logvar(_: nn.Module, state: dict[str, Any], prefix: str, *rest: object) -> None:
+    """Takes a shared log-variance from before it had a dimension."""
+    for name in ("decoder_logvar", "parametrizations.decoder_logvar.original"):
+        value = state.get(prefix + name)
+        if isinstance(value, Tensor) and value.dim() == 0:
+            state[prefix + name] = value.detach().reshape(1)
 
 
 class FusedVAE(nn.Module):
@@ -33,8 +41,9 @@ class FusedVAE(nn.Module):
         hidden_dims: widths of the default encoder's hidden layers; the decoder has them reversed.
         encoder: module taking x ``[N, *input_shape]``, returning ``(mean, logvar)`` of q(z|x),
             each ``[N, *latent]``, or one tensor with both along dimension 1; default an MLP.
-        decoder: module taking z ``[N, *latent]``, returning the same of p(x|z) where
-            ``decoder_variance`` is "learned", else the mean alone; default an MLP.
+        decoder: module taking z ``[N, *latent]``, in the dtype of its own parameters if they have
+            one, returning the same of p(x|z) where ``decoder_variance`` is "learned", else the mean
+            alone; default an MLP.
         decoder_variance: "learned", Σ_θ(z) per element; "per_feature", one learned value for each
             element of x, whatever z is; "shared", one learned scalar; "fixed", 1; "optimal", the
             mean squared error of the batch, which is the best scalar, and a running mean of it
@@ -111,7 +120,9 @@ class FusedVAE(nn.Module):
         self.decoder = decoder
         self.prior = prior
         if decoder_variance == "shared":
-            self.decoder_logvar = nn.Parameter(torch.zeros(()))
+            # Of one element, not 0-dim, which could not be sharded.
+            self.decoder_logvar = nn.Parameter(torch.zeros(1))
+            self.register_load_state_dict_pre_hook(_read_logvar)
         elif decoder_variance == "per_feature":
             self.decoder_logvar = nn.Parameter(torch.zeros(self.input_shape))
         elif decoder_variance == "optimal":
@@ -161,6 +172,7 @@ class FusedVAE(nn.Module):
         if not lead or z.shape[len(lead) :] != self.latent_shape:
             expected = ", ".join(map(str, ("...", *self.latent_shape)))
             raise ValueError(f"z must have shape [{expected}]; got {tuple(z.shape)}")
+        z = self._as_decoder_takes(z)
         output = self.decoder(z.flatten(0, len(lead) - 1) if len(lead) > 1 else z)
         logvar: Tensor | None = None
         if self.decoder_variance == "learned":
@@ -170,13 +182,32 @@ class FusedVAE(nn.Module):
             _shapes.check_event("the mean of the decoder", mean, self.input_shape)
             if self.decoder_variance == "optimal":
                 logvar = self._logvar_of(self.squared_error.value(self._wide(mean)))
-            elif self.decoder_variance != "fixed":
+            elif self.decoder_variance == "shared":
+                logvar = self.decoder_logvar.reshape(())
+            elif self.decoder_variance == "per_feature":
                 logvar = self.decoder_logvar
         if len(lead) > 1:
             mean = mean.unflatten(0, lead)
             if self.decoder_variance == "learned" and logvar is not None:
                 logvar = logvar.unflatten(0, lead)
         return mean, logvar
+
+    def _as_decoder_takes(self, z: Tensor) -> Tensor:
+        """z in the dtype of the decoder's parameters, where they have one and it is another."""
+        dtypes = (p.dtype for p in self.decoder.parameters() if p.dtype in FLOATING)
+        dtype = next(dtypes, z.dtype)
+        if dtype == z.dtype or torch.is_autocast_enabled(z.device.type):
+            return z
+        return z.to(dtype) if all(other == dtype for other in dtypes) else z
+
+    def _dtype_and_device(self) -> tuple[torch.dtype, torch.device]:
+        """Of what the decoder takes, as far as its tensors say, or else those of other parts."""
+        parts = [part for part in (self.decoder, self.encoder, self.prior) if part is not None]
+        tensors = [t for part in parts for t in (*part.parameters(), *part.buffers())]
+        for tensor in (*tensors, *self.parameters()):
+            if tensor.dtype in FLOATING:
+                return tensor.dtype, tensor.device
+        return torch.get_default_dtype(), torch.empty(0).device
 
     def decode_for(self, x: Tensor, z: Tensor) -> tuple[Tensor, Tensor | None]:
         """``decode`` as an objective needs it: in training mode with the variance optimal for x."""
@@ -280,10 +311,10 @@ class FusedVAE(nn.Module):
             add_noise: draw x ~ p(x|z) rather than take its mean.
         """
         num = integer("num", num, 0)
-        reference = next(self.parameters())
-        zero = torch.zeros((), dtype=reference.dtype, device=reference.device)
+        dtype, device = self._dtype_and_device()
+        zero = torch.zeros((), dtype=dtype, device=device)
         prior = self.prior_arguments() or {"prior_mean": zero, "prior_logvar": zero}
-        mean, logvar = (p.to(zero.dtype).expand(num, *self.latent_shape) for p in prior.values())
+        mean, logvar = (p.to(zero).expand(num, *self.latent_shape) for p in prior.values())
         z, *_ = functional.sample_kl(mean, logvar, seed=seed, backend=self.backend)
         mean, decoded = self.decode(z)
         if not add_noise:

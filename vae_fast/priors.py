@@ -61,5 +61,5 @@ class GaussianPrior(nn.Module):
         return self.mean, self.logvar
 
     def extra_repr(self) -> str:
-        learned = isinstance(self.mean, nn.Parameter)
+        learned = next(self.parameters(), None) is not None
         return f"latent_shape={tuple(self.mean.shape)}, learned={learned}"

@@ -67,7 +67,8 @@ class FreeBits:
                 f"groups must hold each latent dimension from 0 to {size - 1} once; "
                 f"missing are {missing}, twice or out of range {wrong}"
             )
-        of_group = torch.zeros(len(self.groups), size, dtype=torch.bool)
+        # On the CPU even where a model is made without memory, and its tensors have no values.
+        of_group = torch.zeros(len(self.groups), size, dtype=torch.bool, device="cpu")
         for index, dims in enumerate(self.groups.values()):
             of_group[index, list(dims)] = True
         return of_group
@@ -122,13 +123,12 @@ def sample_controlled(
     elif bits is not None:
         means = sums[0].flatten() / kl.shape[0]
         if per == "group":
-            groups = model.objective_state.groups
-            assert groups is not None
+            groups = model.objective_state.groups_on(means.device)
             means = torch.where(groups, means, 0.0).sum(-1)
         penalty = at_least(means, bits.nats).sum().expand_as(kl)  # whose mean it is
     if objective.capacity is not None:
         capacity = model.objective_state.capacity
         assert capacity is not None
-        distance = kl.mean() - capacity.tensor.to(kl.dtype)
+        distance = kl.mean() - capacity.on(kl.device).to(kl.dtype)
         penalty = distance.abs().expand_as(kl)
     return z, kl.detach(), penalty

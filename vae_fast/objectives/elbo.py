@@ -160,7 +160,7 @@ class ELBO:
         if by_score:
             z = z.detach()
         mean, logvar = model.decode_for(x, z)
-        beta = model.objective_state.beta.tensor
+        beta = model.objective_state.beta.on(mean.device)
         options: dict[str, Any] = {"logvar_min": model.decoder_logvar_min, "backend": model.backend}
         if by_score:
             signal = functional.gaussian_log_likelihood(x, mean, logvar, **options)
