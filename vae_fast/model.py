@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from vae_fast import _shapes, functional
 from vae_fast._checks import FLOATING, broadcasts, integer, one_of, real
 from vae_fast._evidence import log_likelihood
+from vae_fast._sharding import inside, is_fully_sharded, with_whole_parameters
 from vae_fast.networks import GaussianMLP
 from vae_fast.objectives.elbo import ELBO
 from vae_fast.objectives.iwae import IWAE
@@ -34,6 +35,7 @@ class FusedVAE(nn.Module):
     """Variational autoencoder with Gaussian encoder q(z|x), decoder p(x|z) and prior p(z).
 
     Trained by minimising ``model(x).loss``, by default the negative ELBO, by reparameterisation.
+    Where ``fully_shard`` has cut the parameters up, all processes have to call each method.
 
     Args:
         input_shape: event shape of x, an int or a tuple.
@@ -155,6 +157,7 @@ class FusedVAE(nn.Module):
         """
         self.objective_state.set_step(integer("step", step, 0))
 
+    @with_whole_parameters
     def encode(self, x: Tensor) -> tuple[Tensor, Tensor]:
         """Mean and log-variance of q(z|x), each ``[N, *latent]``; x is ``[N, *input_shape]``."""
         if not isinstance(x, Tensor):
@@ -162,6 +165,7 @@ class FusedVAE(nn.Module):
         _shapes.check_event("x", x, self.input_shape)
         return _shapes.mean_logvar("the encoder", self.encoder(x), self.latent_shape)
 
+    @with_whole_parameters
     def decode(self, z: Tensor) -> tuple[Tensor, Tensor | None]:
         """Mean and log-variance of p(x|z), ``[..., *input_shape]``; z is ``[..., *latent]``.
 
@@ -265,8 +269,13 @@ class FusedVAE(nn.Module):
             TypeError, ValueError: x, seed, eps, or an output of a given network, does not fit.
             BackendUnavailableError: the model's backend cannot run x.
         """
+        if is_fully_sharded(self):
+            with inside(self):
+                return self.objective(self, x, seed, eps, row_offset)
         return self.objective(self, x, seed, eps, row_offset)
 
+    @torch.no_grad()
+    @with_whole_parameters
     def log_likelihood(
         self,
         x: Tensor,
@@ -287,6 +296,7 @@ class FusedVAE(nn.Module):
             num_samples: K.
             chunk: how many samples are decoded at once, which decides about memory, and beyond
                 rounding not about the result; None: as many as have about 4 million elements.
+                After ``fully_shard``, give it where processes have different numbers of rows.
             seed, row_offset: as in ``forward``.
 
         Returns:
@@ -300,6 +310,7 @@ class FusedVAE(nn.Module):
         return log_likelihood(self, x, num_samples, chunk, seed, row_offset)
 
     @torch.no_grad()
+    @with_whole_parameters
     def sample(
         self, num: int, *, seed: int | Tensor | None = None, add_noise: bool = False
     ) -> Tensor:
@@ -330,6 +341,7 @@ class FusedVAE(nn.Module):
         return x
 
     @torch.no_grad()
+    @with_whole_parameters
     def reconstruct(self, x: Tensor) -> Tensor:
         """Mean of p(x|z) at the posterior mean of each row of x, ``[N, *input_shape]``."""
         return self.decode(self.encode(x)[0])[0]
