@@ -178,6 +178,8 @@ def from_files(rank: int) -> None:
     options = StateDictOptions(full_state_dict=True)
     set_model_state_dict(model, copy.deepcopy(want.state_dict()), options=options)
     torch.testing.assert_close(model(X, seed=3).loss, want(X, seed=3).loss)
+    # What is gathered for forward serves the methods that it calls.
+    assert "_run_gathered" not in model.__dict__
 
 
 def old_wrapper(rank: int) -> None:
