@@ -86,15 +86,16 @@ def test_the_seed_governs_it(backend: str) -> None:
 
 
 @pytest.mark.parametrize(
-    ("options", "message"),
+    ("options", "error", "message"),
     [
-        ({"num_samples": 0}, r"num_samples must be an int of at least 1; got 0"),
-        ({"num_samples": 1.5}, r"num_samples .*1\.5"),
-        ({"chunk": 0}, r"chunk must be an int of at least 1; got 0"),
-        ({"seed": -1}, r"seed .*-1"),
-        ({"row_offset": -1}, r"row_offset .*-1"),
+        ({"num_samples": 0}, ValueError, "num_samples must be at least 1; got 0"),
+        ({"num_samples": 1.5}, TypeError, "num_samples must be an int; got float"),
+        ({"chunk": 0}, ValueError, "chunk must be at least 1; got 0"),
+        ({"chunk": True}, TypeError, "chunk must be an int; got bool"),
+        ({"seed": -1}, ValueError, "seed .*-1"),
+        ({"row_offset": -1}, ValueError, "row_offset .*-1"),
     ],
 )
-def test_what_it_refuses(options: dict, message: str) -> None:
-    with pytest.raises(ValueError, match=message):
+def test_what_it_refuses(options: dict, error: type, message: str) -> None:
+    with pytest.raises(error, match=message):
         FusedVAE(6, 3, (8,)).log_likelihood(torch.zeros(2, 6), **options)

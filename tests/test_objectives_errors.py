@@ -11,12 +11,9 @@ from vae_fast.objectives import ELBO, IWAE, FreeBits, Linear
 @pytest.mark.parametrize(
     ("make", "message"),
     [
-        (lambda: ELBO(0), r"num_samples must be an int of at least 1; got 0"),
-        (lambda: ELBO(True), r"num_samples .*True"),
+        (lambda: ELBO(0), r"num_samples must be at least 1; got 0"),
         (lambda: ELBO(estimator="dreg"), r"estimator .*'score_function', 'stl'; got 'dreg'"),
         (lambda: ELBO(beta=-1), r"beta .*-1"),
-        (lambda: ELBO(beta="linear"), r"beta .*'linear'"),
-        (lambda: ELBO(free_bits=0.5), r"free_bits must be a FreeBits or None; got 0\.5"),
         (lambda: ELBO(capacity=-2.0), r"capacity .*-2"),
         (lambda: ELBO(balance=1.5), r"balance .*at most 1; got 1\.5"),
         (lambda: ELBO(free_bits=FreeBits(1.0), capacity=2.0), r"at most one of free_bits and cap"),
@@ -42,6 +39,26 @@ def test_what_an_objective_refuses(make, message: str) -> None:
         make()
 
 
+@pytest.mark.parametrize(
+    ("make", "message"),
+    [
+        (lambda: ELBO(True), r"num_samples must be an int; got bool"),
+        (lambda: IWAE(2.0), r"num_samples must be an int; got float"),
+        (lambda: ELBO(beta="linear"), r"beta must be a number; got str"),
+        (lambda: ELBO(capacity=True), r"capacity must be a number; got bool"),
+        (lambda: ELBO(balance="half"), r"balance must be a number; got str"),
+        (lambda: ELBO(free_bits=0.5), r"free_bits must be a FreeBits or None; got 0\.5"),
+        (lambda: FreeBits(None), r"nats must be a number; got NoneType"),
+        (lambda: FreeBits(1.0, "group", [[0, 1]]), r"groups must be a mapping; got list"),
+        (lambda: FreeBits(1.0, "group", {"a": 0}), r"groups must hold .*got int for 'a'"),
+        (lambda: FreeBits(1.0, "group", {"a": [0.5]}), r"groups\['a'\] must be an int; got float"),
+    ],
+)
+def test_types_that_an_objective_refuses(make, message: str) -> None:
+    with pytest.raises(TypeError, match=message):
+        make()
+
+
 def groups(**of: list[int]) -> dict:
     return {"objective": ELBO(free_bits=FreeBits(1.0, per="group", groups=of))}
 
@@ -54,7 +71,6 @@ def groups(**of: list[int]) -> dict:
             r"beta and num_samples must be given to the obj.*2\.0",
         ),
         ({"objective": IWAE(3), "num_samples": 3}, r"given to the objective.*num_samples=3"),
-        ({"objective": "iwae"}, r"objective must be an ELBO or an IWAE; got 'iwae'"),
         ({"objective": ELBO(balance=0.5)}, r"balance needs a prior that learns"),
         (
             {"objective": ELBO(balance=0.5), "prior": GaussianPrior(4, learned=False)},

@@ -36,9 +36,8 @@ def test_values(schedule: Schedule, values: dict[int, float]) -> None:
 @pytest.mark.parametrize(
     ("make", "message"),
     [
-        (lambda: Linear(0, 1, 0), r"steps must be an int of at least 1; got 0"),
+        (lambda: Linear(0, 1, 0), r"steps must be at least 1; got 0"),
         (lambda: Linear(0, 1, -3), r"steps .*-3"),
-        (lambda: Linear(0, 1, 2.5), r"steps .*2\.5"),
         (lambda: Linear(0, math.inf, 3), r"end must be finite.*inf"),
         (lambda: Linear(-1, 1, 3), r"start .*at least 0; got -1"),
         (lambda: Cosine(0, math.nan, 3), r"end .*nan"),
@@ -47,12 +46,24 @@ def test_values(schedule: Schedule, values: dict[int, float]) -> None:
         (lambda: Cyclical(0, 1, 4, cycles=0), r"cycles .*0"),
         (lambda: Cyclical(0, 1, 4, ratio=0), r"ratio must be above 0"),
         (lambda: Cyclical(0, 1, 4, ratio=1.5), r"ratio .*at most 1; got 1\.5"),
-        (lambda: Constant("1"), r"value .*'1'"),
-        (lambda: Constant(True), r"value .*True"),
     ],
 )
 def test_what_a_schedule_refuses(make, message: str) -> None:
     with pytest.raises(ValueError, match=message):
+        make()
+
+
+@pytest.mark.parametrize(
+    ("make", "message"),
+    [
+        (lambda: Linear(0, 1, 2.5), r"steps must be an int; got float"),
+        (lambda: Cyclical(0, 1, True), r"period must be an int; got bool"),
+        (lambda: Constant("1"), r"value must be a number; got str"),
+        (lambda: Constant(True), r"value must be a number; got bool"),
+    ],
+)
+def test_types_that_a_schedule_refuses(make, message: str) -> None:
+    with pytest.raises(TypeError, match=message):
         make()
 
 
@@ -91,10 +102,18 @@ def test_scheduled_values_survive_dtypes_and_copies() -> None:
     assert set(followed.state_dict()) == {name for name, _ in followed.named_parameters()}
 
 
-@pytest.mark.parametrize("step", [-1, 1.5, True])
-def test_steps_are_whole_numbers(step: object) -> None:
-    with pytest.raises(ValueError, match="step must be an int of at least 0"):
-        model().set_step(step)
+@pytest.mark.parametrize(
+    ("step", "error", "message"),
+    [
+        (-1, ValueError, "at least 0; got -1"),
+        (1.5, TypeError, "an int; got float"),
+        (True, TypeError, "an int; got bool"),
+    ],
+)
+def test_steps_are_whole_numbers(step: object, error: type, message: str) -> None:
+    for take in (model().set_step, Linear(0, 1, 5), Cyclical(0, 1, 5)):
+        with pytest.raises(error, match=f"step must be {message}"):
+            take(step)
 
 
 def test_a_schedule_of_ones_own() -> None:

@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import math
+import numbers
+import operator
+import sys
 
 import torch
 from torch import Tensor
@@ -14,6 +17,7 @@ from vae_fast._seed import SEED_LIMIT
 
 FLOATING = (torch.float64, torch.float32, torch.float16, torch.bfloat16)
 REDUCTIONS = ("mean", "sum", "none")
+_LARGEST = sys.float_info.max
 ESTIMATORS = ("reparameterization", "stl", "dreg")
 
 
@@ -34,12 +38,59 @@ def tensor(name: str, value: object, device: torch.device | None = None) -> None
         raise ValueError(f"{name} must be on {device} like the others; got {value.device}")
 
 
-def integer(name: str, value: object, minimum: int, maximum: int | None = None) -> None:
-    if isinstance(value, bool) or not isinstance(value, (int, torch.SymInt)):
+def integer(
+    name: str, value: object, minimum: int | None = None, maximum: int | None = None
+) -> int:
+    """``value``, a whole number of any kind, as a Python int; neither a bool nor a tensor.
+
+    A number that the compiler holds as a symbol stays one.
+    """
+    # Python's own first, since it takes no time.
+    whole = value if type(value) is int else _index(name, value)
+    if (minimum is not None and whole < minimum) or (maximum is not None and whole > maximum):
+        low = "" if minimum is None else f"at least {minimum}"
+        high = "" if maximum is None else f"at most {maximum}"
+        raise ValueError(f"{name} must be {' and '.join(filter(None, (low, high)))}; got {whole}")
+    return whole
+
+
+def _index(name: str, value: object) -> int:
+    if isinstance(value, torch.SymInt):
+        return value  # type: ignore[return-value]
+    # What has an index is whole, NumPy's numbers among it. A tensor has one that waits for a GPU.
+    if isinstance(value, (bool, Tensor)) or not hasattr(value, "__index__"):
         raise TypeError(f"{name} must be an int; got {type(value).__name__}")
-    if value < minimum or (maximum is not None and value > maximum):
-        upper = "" if maximum is None else f" and at most {maximum}"
-        raise ValueError(f"{name} must be at least {minimum}{upper}; got {value}")
+    try:
+        return operator.index(value)
+    except TypeError:  # of NumPy's bool, and of an array that is not one number
+        raise TypeError(f"{name} must be an int; got {type(value).__name__}") from None
+
+
+def number(name: str, value: object, minimum: float, maximum: float = math.inf) -> float:
+    """``value``, finite and from ``minimum`` to ``maximum``, as ``real`` gives it."""
+    found = real(name, value)
+    # An int may be finite and beyond every float.
+    if not (minimum <= found <= maximum and -_LARGEST <= found <= _LARGEST):
+        low = "" if minimum == -math.inf else f" and at least {minimum:g}"
+        high = "" if maximum == math.inf else f" and at most {maximum:g}"
+        raise ValueError(f"{name} must be finite{low}{high}; got {value}")
+    return found
+
+
+def real(name: str, value: object) -> float:
+    """``value``, a real number of any kind, as a Python float or int; neither a bool nor a tensor.
+
+    A number that the compiler holds as a symbol stays one.
+    """
+    if type(value) is float or type(value) is int:
+        return value
+    if isinstance(value, (torch.SymInt, torch.SymFloat)):
+        return value  # type: ignore[return-value]
+    if isinstance(value, bool) or not isinstance(value, numbers.Real):
+        raise TypeError(f"{name} must be a number; got {type(value).__name__}")
+    if isinstance(value, numbers.Integral):
+        return operator.index(value)
+    return float(value)
 
 
 def event_dims(name: str, value: int | None, shape: torch.Size) -> int:
@@ -48,8 +99,7 @@ def event_dims(name: str, value: int | None, shape: torch.Size) -> int:
         raise ValueError(f"{name} must have at least one dimension; got none")
     if value is None:
         return len(shape) - 1
-    integer("event_dims", value, 0, len(shape))
-    return value
+    return integer("event_dims", value, 0, len(shape))
 
 
 def halved(name: str, value: Tensor, dim: int) -> int:
@@ -58,7 +108,7 @@ def halved(name: str, value: Tensor, dim: int) -> int:
     dims = value.dim()
     if dims == 0:
         raise ValueError(f"{name} must have at least one dimension; got none")
-    integer("dim", dim, -dims, dims - 1)
+    dim = integer("dim", dim, -dims, dims - 1)
     if value.shape[dim] % 2:
         raise ValueError(
             f"{name} must have an even size along dimension {dim}, for a mean and a log-variance; "
@@ -127,6 +177,8 @@ def gaussian(
 
 
 def bounds(logvar_min: float, logvar_max: float) -> tuple[float, float]:
+    if type(logvar_min) is not float or type(logvar_max) is not float:
+        logvar_min, logvar_max = real("logvar_min", logvar_min), real("logvar_max", logvar_max)
     if not logvar_min <= logvar_max:
         raise ValueError(
             f"logvar_min must be at most logvar_max; got {logvar_min} and {logvar_max}"
@@ -137,13 +189,10 @@ def bounds(logvar_min: float, logvar_max: float) -> tuple[float, float]:
 def kl_control(free_bits: float | None, balance: float | None) -> KLControl:
     if free_bits is None and balance is None:
         return NO_CONTROL
-    for name, value in (("free_bits", free_bits), ("balance", balance)):
-        if isinstance(value, bool) or not isinstance(value, (int, float, type(None))):
-            raise TypeError(f"{name} must be a number or None; got {type(value).__name__}")
-    if free_bits is not None and not 0 <= free_bits < math.inf:
-        raise ValueError(f"free_bits must be finite and at least 0, in nats; got {free_bits}")
-    if balance is not None and not 0 <= balance <= 1:
-        raise ValueError(f"balance must be from 0 to 1; got {balance}")
+    if free_bits is not None:
+        free_bits = number("free_bits", free_bits, 0)
+    if balance is not None:
+        balance = number("balance", balance, 0, 1)
     return KLControl(
         -math.inf if free_bits is None else float(free_bits),
         1.0 if balance is None else 1.0 - balance,
@@ -156,28 +205,28 @@ def one_of(name: str, value: object, choices: tuple[str, ...]) -> None:
         raise ValueError(f"{name} must be one of {', '.join(map(repr, choices))}; got {value!r}")
 
 
-def beta(value: object) -> None:
-    if isinstance(value, Tensor):
-        if value.dim() != 0 or value.requires_grad:
-            raise ValueError(
-                "beta must be a number or a 0-dim tensor without gradient; got shape "
-                f"{tuple(value.shape)}, requires_grad={value.requires_grad}"
-            )
-    elif isinstance(value, bool) or not isinstance(
-        value, (int, float, torch.SymInt, torch.SymFloat)
-    ):
-        raise TypeError(f"beta must be a number or a 0-dim tensor; got {type(value).__name__}")
+def beta(value: float | Tensor) -> float | Tensor:
+    """A number, as ``real`` gives it, or a 0-dim tensor without gradient."""
+    if not isinstance(value, Tensor):
+        return real("beta", value)
+    if value.dim() != 0 or value.requires_grad:
+        raise ValueError(
+            "beta must be a number or a 0-dim tensor without gradient; got shape "
+            f"{tuple(value.shape)}, requires_grad={value.requires_grad}"
+        )
+    return value
 
 
-def seed(value: object) -> None:
-    if isinstance(value, Tensor):
-        if value.dtype is not torch.int64 or value.dim() != 0:
-            raise ValueError(
-                "seed must be an int or a 0-dim int64 tensor; got a tensor of "
-                f"{value.dtype} and shape {tuple(value.shape)}"
-            )
-        return
-    integer("seed", value, 0, SEED_LIMIT - 1)
+def seed(value: int | Tensor) -> int | Tensor:
+    """A Python int of 64 bits, or a 0-dim int64 tensor."""
+    if not isinstance(value, Tensor):
+        return integer("seed", value, 0, SEED_LIMIT - 1)
+    if value.dtype is not torch.int64 or value.dim() != 0:
+        raise ValueError(
+            "seed must be an int or a 0-dim int64 tensor; got a tensor of "
+            f"{value.dtype} and shape {tuple(value.shape)}"
+        )
+    return value
 
 
 def noise_source(
@@ -187,8 +236,11 @@ def noise_source(
     shape: torch.Size,
     num_samples: int | None,
     device: torch.device,
-) -> None:
-    """At most one of eps, seed and generator, and that one fit for a mean of this shape."""
+) -> int | Tensor | None:
+    """At most one of eps, seed and generator, and that one fit for a mean of this shape.
+
+    Returns the seed.
+    """
     given = [
         name
         for name, value in (("eps", eps), ("seed", seed_value), ("generator", generator))
@@ -197,7 +249,7 @@ def noise_source(
     if len(given) > 1:
         raise ValueError(f"at most one of eps, seed and generator may be given; got {given}")
     if seed_value is not None:
-        seed(seed_value)
+        seed_value = seed(seed_value)
     if eps is not None:
         tensor("eps", eps, device)
         z_shape = tuple(shape) if num_samples is None else (num_samples, *shape)
@@ -210,3 +262,4 @@ def noise_source(
             raise TypeError(f"generator must be a torch.Generator; got {type(generator).__name__}")
         if generator.device.type != device.type:
             raise ValueError(f"generator must be on {device}; got {generator.device}")
+    return seed_value

@@ -9,8 +9,8 @@ import torch
 from torch import Tensor
 
 from vae_fast import functional
+from vae_fast._checks import integer
 from vae_fast.autograd.noise import draw_seed
-from vae_fast.objectives._values import whole
 
 if TYPE_CHECKING:
     from vae_fast.model import FusedVAE
@@ -29,11 +29,12 @@ def log_likelihood(
     row_offset: int,
 ) -> Tensor:  # [N], float64
     """``FusedVAE.log_likelihood``."""
-    whole("num_samples", num_samples)
+    num_samples = integer("num_samples", num_samples, 1)
+    if chunk is not None:
+        chunk = integer("chunk", chunk, 1)
+    mean, logvar = model.encode(x)
     if chunk is None:
         chunk = max(1, ELEMENTS // max(1, x.numel()))
-    whole("chunk", chunk)
-    mean, logvar = model.encode(x)
     if seed is None:
         seed = draw_seed(mean, None)
     total: Tensor | None = None  # ln of the sum of the weights so far

@@ -2,18 +2,27 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable
 
 from torch import Tensor
 
+from vae_fast._checks import integer
 from vae_fast.autograd.split_parameters import split_parameters
 
 
-def event_shape(name: str, value: int | Sequence[int]) -> tuple[int, ...]:
-    shape = (value,) if isinstance(value, int) else tuple(value)
-    if not shape or any(not isinstance(size, int) or size < 1 for size in shape):
-        raise ValueError(f"{name} must be a positive int or a tuple of them; got {value!r}")
-    return shape
+def event_shape(name: str, value: int | Iterable[int], least: int = 1) -> tuple[int, ...]:
+    """``value``, one size or ``least`` and more, of any kind of whole number, as Python ints."""
+    kind: type[Exception] = ValueError
+    try:
+        sizes = value if isinstance(value, Iterable) else (value,)
+        shape = tuple(integer(name, size, 1) for size in sizes)
+        if len(shape) >= least:
+            return shape
+    except TypeError:
+        kind = TypeError
+    except ValueError:
+        pass
+    raise kind(f"{name} must be a positive int or a tuple of them; got {value!r}")
 
 
 def mean_logvar(name: str, output: object, event_shape: tuple[int, ...]) -> tuple[Tensor, Tensor]:

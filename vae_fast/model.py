@@ -11,10 +11,10 @@ import torch
 from torch import Tensor, nn
 
 from vae_fast import _shapes, functional
-from vae_fast._checks import broadcasts, one_of
+from vae_fast._checks import FLOATING, broadcasts, integer, one_of, real
 from vae_fast._evidence import log_likelihood
+from vae_fast._sharding import inside, is_fully_sharded, with_whole_parameters
 from vae_fast.networks import GaussianMLP
-from vae_fast.objectives._values import whole
 from vae_fast.objectives.elbo import ELBO
 from vae_fast.objectives.iwae import IWAE
 from vae_fast.objectives.state import RunningMean
@@ -23,10 +23,19 @@ from vae_fast.output import VAEOutput
 DECODER_VARIANCES = ("learned", "per_feature", "shared", "fixed", "optimal")
 
 
+def _read_logvar(_: nn.Module, state: dict[str, Any], prefix: str, *rest: object) -> None:
+    """Takes a shared log-variance from before it had a dimension."""
+    for name in ("decoder_logvar", "parametrizations.decoder_logvar.original"):
+        value = state.get(prefix + name)
+        if isinstance(value, Tensor) and value.dim() == 0:
+            state[prefix + name] = value.detach().reshape(1)
+
+
 class FusedVAE(nn.Module):
     """Variational autoencoder with Gaussian encoder q(z|x), decoder p(x|z) and prior p(z).
 
     Trained by minimising ``model(x).loss``, by default the negative ELBO, by reparameterisation.
+    Where ``fully_shard`` has cut the parameters up, all processes have to call each method.
 
     Args:
         input_shape: event shape of x, an int or a tuple.
@@ -34,8 +43,9 @@ class FusedVAE(nn.Module):
         hidden_dims: widths of the default encoder's hidden layers; the decoder has them reversed.
         encoder: module taking x ``[N, *input_shape]``, returning ``(mean, logvar)`` of q(z|x),
             each ``[N, *latent]``, or one tensor with both along dimension 1; default an MLP.
-        decoder: module taking z ``[N, *latent]``, returning the same of p(x|z) where
-            ``decoder_variance`` is "learned", else the mean alone; default an MLP.
+        decoder: module taking z ``[N, *latent]``, in the dtype of its own parameters if they have
+            one, returning the same of p(x|z) where ``decoder_variance`` is "learned", else the mean
+            alone; default an MLP.
         decoder_variance: "learned", Σ_θ(z) per element; "per_feature", one learned value for each
             element of x, whatever z is; "shared", one learned scalar; "fixed", 1; "optimal", the
             mean squared error of the batch, which is the best scalar, and a running mean of it
@@ -51,6 +61,8 @@ class FusedVAE(nn.Module):
         backend: of the ops, as in ``vae_fast.functional``.
 
     Raises:
+        TypeError: an argument is of another type. Any whole or real number is a number, NumPy's
+            too; a bool and a tensor are none.
         ValueError: an argument, or an output of a given network, is not as described, or two
             arguments do not go together.
 
@@ -76,6 +88,7 @@ class FusedVAE(nn.Module):
     ) -> None:
         super().__init__()
         one_of("decoder_variance", decoder_variance, DECODER_VARIANCES)
+        decoder_logvar_min = float(real("decoder_logvar_min", decoder_logvar_min))
         if not decoder_logvar_min <= functional.LOGVAR_MAX:
             raise ValueError(
                 f"decoder_logvar_min must be at most {functional.LOGVAR_MAX}; "
@@ -83,7 +96,7 @@ class FusedVAE(nn.Module):
             )
         self.input_shape = _shapes.event_shape("input_shape", input_shape)
         self.latent_shape = _shapes.event_shape("latent_dim", latent_dim)
-        hidden = _shapes.event_shape("hidden_dims", hidden_dims) if hidden_dims else ()
+        hidden = _shapes.event_shape("hidden_dims", hidden_dims, least=0)
         if objective is None:
             objective = ELBO(num_samples, beta=beta)
         elif (beta, num_samples) != (1.0, 1):
@@ -92,7 +105,7 @@ class FusedVAE(nn.Module):
                 f"beta={beta!r} and num_samples={num_samples!r} beside {objective!r}"
             )
         elif not isinstance(objective, (ELBO, IWAE)):
-            raise ValueError(f"objective must be an ELBO or an IWAE; got {objective!r}")
+            raise TypeError(f"objective must be an ELBO or an IWAE; got {objective!r}")
         prior_learns = prior is not None and any(p.requires_grad for p in prior.parameters())
         objective.check_model(self.latent_shape, prior_learns, decoder_variance)
         self.decoder_variance = decoder_variance
@@ -109,7 +122,9 @@ class FusedVAE(nn.Module):
         self.decoder = decoder
         self.prior = prior
         if decoder_variance == "shared":
-            self.decoder_logvar = nn.Parameter(torch.zeros(()))
+            # Of one element, not 0-dim, which could not be sharded.
+            self.decoder_logvar = nn.Parameter(torch.zeros(1))
+            self.register_load_state_dict_pre_hook(_read_logvar)
         elif decoder_variance == "per_feature":
             self.decoder_logvar = nn.Parameter(torch.zeros(self.input_shape))
         elif decoder_variance == "optimal":
@@ -140,9 +155,9 @@ class FusedVAE(nn.Module):
 
         They are written into tensors, so that a compiled model is not compiled again.
         """
-        whole("step", step, 0)
-        self.objective_state.set_step(step)
+        self.objective_state.set_step(integer("step", step, 0))
 
+    @with_whole_parameters
     def encode(self, x: Tensor) -> tuple[Tensor, Tensor]:
         """Mean and log-variance of q(z|x), each ``[N, *latent]``; x is ``[N, *input_shape]``."""
         if not isinstance(x, Tensor):
@@ -150,6 +165,7 @@ class FusedVAE(nn.Module):
         _shapes.check_event("x", x, self.input_shape)
         return _shapes.mean_logvar("the encoder", self.encoder(x), self.latent_shape)
 
+    @with_whole_parameters
     def decode(self, z: Tensor) -> tuple[Tensor, Tensor | None]:
         """Mean and log-variance of p(x|z), ``[..., *input_shape]``; z is ``[..., *latent]``.
 
@@ -160,6 +176,7 @@ class FusedVAE(nn.Module):
         if not lead or z.shape[len(lead) :] != self.latent_shape:
             expected = ", ".join(map(str, ("...", *self.latent_shape)))
             raise ValueError(f"z must have shape [{expected}]; got {tuple(z.shape)}")
+        z = self._as_decoder_takes(z)
         output = self.decoder(z.flatten(0, len(lead) - 1) if len(lead) > 1 else z)
         logvar: Tensor | None = None
         if self.decoder_variance == "learned":
@@ -169,13 +186,32 @@ class FusedVAE(nn.Module):
             _shapes.check_event("the mean of the decoder", mean, self.input_shape)
             if self.decoder_variance == "optimal":
                 logvar = self._logvar_of(self.squared_error.value(self._wide(mean)))
-            elif self.decoder_variance != "fixed":
+            elif self.decoder_variance == "shared":
+                logvar = self.decoder_logvar.reshape(())
+            elif self.decoder_variance == "per_feature":
                 logvar = self.decoder_logvar
         if len(lead) > 1:
             mean = mean.unflatten(0, lead)
             if self.decoder_variance == "learned" and logvar is not None:
                 logvar = logvar.unflatten(0, lead)
         return mean, logvar
+
+    def _as_decoder_takes(self, z: Tensor) -> Tensor:
+        """z in the dtype of the decoder's parameters, where they have one and it is another."""
+        dtypes = (p.dtype for p in self.decoder.parameters() if p.dtype in FLOATING)
+        dtype = next(dtypes, z.dtype)
+        if dtype == z.dtype or torch.is_autocast_enabled(z.device.type):
+            return z
+        return z.to(dtype) if all(other == dtype for other in dtypes) else z
+
+    def _dtype_and_device(self) -> tuple[torch.dtype, torch.device]:
+        """Of what the decoder takes, as far as its tensors say, or else those of other parts."""
+        parts = [part for part in (self.decoder, self.encoder, self.prior) if part is not None]
+        tensors = [t for part in parts for t in (*part.parameters(), *part.buffers())]
+        for tensor in (*tensors, *self.parameters()):
+            if tensor.dtype in FLOATING:
+                return tensor.dtype, tensor.device
+        return torch.get_default_dtype(), torch.empty(0).device
 
     def decode_for(self, x: Tensor, z: Tensor) -> tuple[Tensor, Tensor | None]:
         """``decode`` as an objective needs it: in training mode with the variance optimal for x."""
@@ -233,8 +269,13 @@ class FusedVAE(nn.Module):
             TypeError, ValueError: x, seed, eps, or an output of a given network, does not fit.
             BackendUnavailableError: the model's backend cannot run x.
         """
+        if is_fully_sharded(self):
+            with inside(self):
+                return self.objective(self, x, seed, eps, row_offset)
         return self.objective(self, x, seed, eps, row_offset)
 
+    @torch.no_grad()
+    @with_whole_parameters
     def log_likelihood(
         self,
         x: Tensor,
@@ -255,6 +296,7 @@ class FusedVAE(nn.Module):
             num_samples: K.
             chunk: how many samples are decoded at once, which decides about memory, and beyond
                 rounding not about the result; None: as many as have about 4 million elements.
+                After ``fully_shard``, give it where processes have different numbers of rows.
             seed, row_offset: as in ``forward``.
 
         Returns:
@@ -268,6 +310,7 @@ class FusedVAE(nn.Module):
         return log_likelihood(self, x, num_samples, chunk, seed, row_offset)
 
     @torch.no_grad()
+    @with_whole_parameters
     def sample(
         self, num: int, *, seed: int | Tensor | None = None, add_noise: bool = False
     ) -> Tensor:
@@ -278,12 +321,11 @@ class FusedVAE(nn.Module):
             seed: of z and of the noise; where None, one each from torch's default generator.
             add_noise: draw x ~ p(x|z) rather than take its mean.
         """
-        if not isinstance(num, int) or num < 0:
-            raise ValueError(f"num must be an int of at least 0; got {num!r}")
-        reference = next(self.parameters())
-        zero = torch.zeros((), dtype=reference.dtype, device=reference.device)
+        num = integer("num", num, 0)
+        dtype, device = self._dtype_and_device()
+        zero = torch.zeros((), dtype=dtype, device=device)
         prior = self.prior_arguments() or {"prior_mean": zero, "prior_logvar": zero}
-        mean, logvar = (p.to(zero.dtype).expand(num, *self.latent_shape) for p in prior.values())
+        mean, logvar = (p.to(zero).expand(num, *self.latent_shape) for p in prior.values())
         z, *_ = functional.sample_kl(mean, logvar, seed=seed, backend=self.backend)
         mean, decoded = self.decode(z)
         if not add_noise:
@@ -299,6 +341,7 @@ class FusedVAE(nn.Module):
         return x
 
     @torch.no_grad()
+    @with_whole_parameters
     def reconstruct(self, x: Tensor) -> Tensor:
         """Mean of p(x|z) at the posterior mean of each row of x, ``[N, *input_shape]``."""
         return self.decode(self.encode(x)[0])[0]

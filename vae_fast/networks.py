@@ -43,5 +43,7 @@ class GaussianMLP(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor | tuple[Tensor, ...]:
         hidden = self.hidden(x)
-        outputs = tuple(head(hidden).unflatten(1, self.output_shape) for head in self.heads)
+        outputs = tuple(head(hidden) for head in self.heads)
+        if len(self.output_shape) > 1:  # else these would be views, of which FSDP warns
+            outputs = tuple(output.unflatten(1, self.output_shape) for output in outputs)
         return outputs if len(outputs) > 1 else outputs[0]

@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import math
+from collections.abc import Sequence, Sized
 
 import torch
 from torch import Tensor, nn
+
+from vae_fast._checks import number
+from vae_fast._shapes import event_shape
 
 
 class GaussianPrior(nn.Module):
@@ -20,7 +24,9 @@ class GaussianPrior(nn.Module):
         learned: whether they are parameters or buffers.
 
     Raises:
-        ValueError: mean or logvar does not broadcast to the latent shape.
+        TypeError: latent_shape has other than whole numbers, or mean or logvar is a bool.
+        ValueError: a size is below 1, a number is not finite, or mean or logvar does not broadcast
+            to the latent shape.
     """
 
     mean: Tensor  # [*latent]
@@ -35,8 +41,10 @@ class GaussianPrior(nn.Module):
         learned: bool,
     ) -> None:
         super().__init__()
-        shape = (latent_shape,) if isinstance(latent_shape, int) else tuple(latent_shape)
+        shape = event_shape("latent_shape", latent_shape)
         for name, value in (("mean", mean), ("logvar", logvar)):
+            if not isinstance(value, Sized):  # neither tensor nor array
+                value = number(name, value, -math.inf)
             start = torch.as_tensor(value, dtype=torch.get_default_dtype()).detach()
             try:
                 full = start.broadcast_to(shape).clone()
@@ -53,5 +61,5 @@ class GaussianPrior(nn.Module):
         return self.mean, self.logvar
 
     def extra_repr(self) -> str:
-        learned = isinstance(self.mean, nn.Parameter)
+        learned = next(self.parameters(), None) is not None
         return f"latent_shape={tuple(self.mean.shape)}, learned={learned}"

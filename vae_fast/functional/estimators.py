@@ -73,11 +73,11 @@ def sample_log_weights(
         mean, logvar, prior_mean, prior_logvar, event_dims
     )
     if num_samples is not None:
-        _checks.integer("num_samples", num_samples, 1, 2**32)
-    _checks.integer("row_offset", row_offset, 0)
-    _checks.integer("sample_offset", sample_offset, 0, 2**32 - (num_samples or 1))
+        num_samples = _checks.integer("num_samples", num_samples, 1, 2**32)
+    row_offset = _checks.integer("row_offset", row_offset, 0)
+    sample_offset = _checks.integer("sample_offset", sample_offset, 0, 2**32 - (num_samples or 1))
     if eps is not None or seed is not None or generator is not None:
-        _checks.noise_source(eps, seed, generator, shape, num_samples, device)
+        seed = _checks.noise_source(eps, seed, generator, shape, num_samples, device)
         if eps is not None and sample_offset != 0:
             raise ValueError(f"sample_offset must be 0 where eps is given; got {sample_offset}")
     _checks.one_of("estimator", estimator, _checks.ESTIMATORS)
@@ -176,11 +176,11 @@ def score_function(
     """
     shape, device, event_dims, logvar, _, _ = _checks.gaussian(mean, logvar, None, None, event_dims)
     if num_samples is not None:
-        _checks.integer("num_samples", num_samples, 1, 2**32)
-    _checks.integer("row_offset", row_offset, 0)
+        num_samples = _checks.integer("num_samples", num_samples, 1, 2**32)
+    row_offset = _checks.integer("row_offset", row_offset, 0)
     if eps is None and seed is None:
         raise ValueError("one of eps and seed must be given, that of the sample; got neither")
-    _checks.noise_source(eps, seed, None, shape, num_samples, device)
+    seed = _checks.noise_source(eps, seed, None, shape, num_samples, device)
     _checks.tensor("signal", signal, device)
     batch = tuple(shape[: len(shape) - event_dims])
     rows = batch if num_samples is None else (num_samples, *batch)

@@ -79,10 +79,10 @@ def sample_kl(
         mean, logvar, prior_mean, prior_logvar, event_dims
     )
     if num_samples is not None:
-        _checks.integer("num_samples", num_samples, 1, 2**32)
-    _checks.integer("row_offset", row_offset, 0)
+        num_samples = _checks.integer("num_samples", num_samples, 1, 2**32)
+    row_offset = _checks.integer("row_offset", row_offset, 0)
     if eps is not None or seed is not None or generator is not None:
-        _checks.noise_source(eps, seed, generator, shape, num_samples, device)
+        seed = _checks.noise_source(eps, seed, generator, shape, num_samples, device)
     bounds = _checks.bounds(logvar_min, logvar_max)
     control = _checks.kl_control(free_bits, balance)
     name = _backends.choose(backend, device)

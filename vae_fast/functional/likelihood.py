@@ -130,7 +130,7 @@ def negative_elbo_terms(
         )
     if reduction not in _checks.REDUCTIONS:
         raise ValueError(f"reduction must be 'mean', 'sum' or 'none'; got {reduction!r}")
-    _checks.beta(beta)
+    beta = _checks.beta(beta)
     bounds = _checks.bounds(logvar_min, logvar_max)
     name = _backends.choose(backend, mean.device)
     return _negative_elbo(x, mean, logvar, kl, beta, reduction, event_dims, bounds, name)

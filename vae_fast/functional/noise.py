@@ -40,14 +40,14 @@ def noise(
 
     Source: Salmon et al. 2011, "Parallel random numbers: as easy as 1, 2, 3"; Box & Muller 1958.
     """
-    shape = torch.Size(shape)
+    shape = torch.Size([_checks.integer("shape", size) for size in shape])
     if any(size < 0 for size in shape):
         raise ValueError(f"shape must have sizes of at least 0; got {tuple(shape)}")
     event_dims = _checks.event_dims("shape", event_dims, shape)
-    _checks.seed(seed)
-    _checks.integer("row_offset", row_offset, 0)
+    seed = _checks.seed(seed)
+    row_offset = _checks.integer("row_offset", row_offset, 0)
     if num_samples is not None:
-        _checks.integer("num_samples", num_samples, 1, 2**32)
+        num_samples = _checks.integer("num_samples", num_samples, 1, 2**32)
     dtype = torch.get_default_dtype() if dtype is None else dtype
     _checks.dtype("dtype", dtype)
     # torch.get_default_device would end a compiled graph.

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
@@ -11,8 +11,8 @@ import torch
 from torch import Tensor
 
 from vae_fast import functional
-from vae_fast._checks import one_of
-from vae_fast.objectives._values import number
+from vae_fast._checks import integer, number, one_of
+from vae_fast.objectives.schedules import settle
 
 if TYPE_CHECKING:
     from vae_fast.model import FusedVAE
@@ -44,7 +44,7 @@ class FreeBits:
     groups: Mapping[str, Sequence[int]] | None = field(default=None, hash=False)
 
     def __post_init__(self) -> None:
-        number("nats", self.nats)
+        settle(self, nats=number("nats", self.nats, 0))
         one_of("per", self.per, KINDS)
         if (self.groups is not None) != (self.per == "group"):
             raise ValueError(
@@ -52,8 +52,7 @@ class FreeBits:
                 f"groups={self.groups!r}"
             )
         if self.groups is not None:  # a copy: the caller's may change
-            copied = {name: tuple(dims) for name, dims in self.groups.items()}
-            object.__setattr__(self, "groups", copied)
+            settle(self, groups=_dims_of(self.groups))
 
     def membership(self, latent_shape: Sequence[int]) -> Tensor | None:
         """Which dimensions belong to which group, ``[G, D]``; None where there are no groups."""
@@ -68,10 +67,25 @@ class FreeBits:
                 f"groups must hold each latent dimension from 0 to {size - 1} once; "
                 f"missing are {missing}, twice or out of range {wrong}"
             )
-        of_group = torch.zeros(len(self.groups), size, dtype=torch.bool)
+        # On the CPU even where a model is made without memory, and its tensors have no values.
+        of_group = torch.zeros(len(self.groups), size, dtype=torch.bool, device="cpu")
         for index, dims in enumerate(self.groups.values()):
             of_group[index, list(dims)] = True
         return of_group
+
+
+def _dims_of(groups: object) -> dict[str, tuple[int, ...]]:
+    if not isinstance(groups, Mapping):
+        raise TypeError(f"groups must be a mapping; got {type(groups).__name__}")
+    for name, dims in groups.items():
+        if not isinstance(dims, Iterable):
+            raise TypeError(
+                f"groups must hold dimensions by name; got {type(dims).__name__} for {name!r}"
+            )
+    return {
+        name: tuple(integer(f"a dimension of groups[{name!r}]", dim) for dim in dims)
+        for name, dims in groups.items()
+    }
 
 
 def at_least(values: Tensor, floor: float) -> Tensor:
@@ -109,13 +123,12 @@ def sample_controlled(
     elif bits is not None:
         means = sums[0].flatten() / kl.shape[0]
         if per == "group":
-            groups = model.objective_state.groups
-            assert groups is not None
+            groups = model.objective_state.groups_on(means.device)
             means = torch.where(groups, means, 0.0).sum(-1)
         penalty = at_least(means, bits.nats).sum().expand_as(kl)  # whose mean it is
     if objective.capacity is not None:
         capacity = model.objective_state.capacity
         assert capacity is not None
-        distance = kl.mean() - capacity.tensor.to(kl.dtype)
+        distance = kl.mean() - capacity.on(kl.device).to(kl.dtype)
         penalty = distance.abs().expand_as(kl)
     return z, kl.detach(), penalty

@@ -9,12 +9,11 @@ from typing import TYPE_CHECKING, Any
 from torch import Tensor
 
 from vae_fast import functional
-from vae_fast._checks import one_of
+from vae_fast._checks import integer, number, one_of
 from vae_fast.autograd.noise import draw_seed
-from vae_fast.objectives._values import number, whole
 from vae_fast.objectives.baselines import BASELINES, baseline_of, chosen
 from vae_fast.objectives.control import FreeBits, sample_controlled
-from vae_fast.objectives.schedules import Schedule, as_schedule
+from vae_fast.objectives.schedules import Schedule, settle, weight
 from vae_fast.objectives.state import ObjectiveState
 from vae_fast.output import VAEOutput
 
@@ -50,6 +49,7 @@ class ELBO:
             None: 0.
 
     Raises:
+        TypeError: a value is of another type.
         ValueError: a value is not as described, or two do not go together.
 
     Source: Kingma & Welling 2014; Higgins et al. 2017, "beta-VAE"; Williams 1992, and Mnih &
@@ -66,15 +66,16 @@ class ELBO:
     baseline: str | None = "auto"
 
     def __post_init__(self) -> None:
-        whole("num_samples", self.num_samples)
         one_of("estimator", self.estimator, ESTIMATORS)
-        as_schedule("beta", self.beta)
         if self.free_bits is not None and not isinstance(self.free_bits, FreeBits):
-            raise ValueError(f"free_bits must be a FreeBits or None; got {self.free_bits!r}")
-        if self.capacity is not None:
-            as_schedule("capacity", self.capacity)
-        if self.balance is not None:
-            number("balance", self.balance, 0, 1)
+            raise TypeError(f"free_bits must be a FreeBits or None; got {self.free_bits!r}")
+        settle(
+            self,
+            num_samples=integer("num_samples", self.num_samples, 1),
+            beta=weight("beta", self.beta),
+            capacity=None if self.capacity is None else weight("capacity", self.capacity),
+            balance=None if self.balance is None else number("balance", self.balance, 0, 1),
+        )
         if self.free_bits is not None and self.capacity is not None:
             raise ValueError(
                 "at most one of free_bits and capacity may be given; got "
@@ -159,7 +160,7 @@ class ELBO:
         if by_score:
             z = z.detach()
         mean, logvar = model.decode_for(x, z)
-        beta = model.objective_state.beta.tensor
+        beta = model.objective_state.beta.on(mean.device)
         options: dict[str, Any] = {"logvar_min": model.decoder_logvar_min, "backend": model.backend}
         if by_score:
             signal = functional.gaussian_log_likelihood(x, mean, logvar, **options)

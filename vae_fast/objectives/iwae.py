@@ -10,10 +10,9 @@ import torch
 from torch import Tensor
 
 from vae_fast import functional
-from vae_fast._checks import one_of
-from vae_fast.objectives._values import whole
+from vae_fast._checks import integer, one_of
 from vae_fast.objectives.elbo import refuse_control
-from vae_fast.objectives.schedules import Constant, Schedule, as_schedule
+from vae_fast.objectives.schedules import Constant, Schedule, as_schedule, settle, weight
 from vae_fast.objectives.state import ObjectiveState
 from vae_fast.output import VAEOutput
 
@@ -42,6 +41,7 @@ class IWAE:
         free_bits, capacity, balance: refused. They are of ``ELBO`` and need a KL in closed form.
 
     Raises:
+        TypeError: a value is of another type.
         ValueError: a value is not as described, or two do not go together.
 
     Source: Burda, Grosse & Salakhutdinov 2016, "Importance weighted autoencoders"; Rainforth et
@@ -57,10 +57,13 @@ class IWAE:
     balance: InitVar[None] = None
 
     def __post_init__(self, free_bits: None, capacity: None, balance: None) -> None:
-        whole("num_samples", self.num_samples)
         one_of("estimator", self.estimator, ESTIMATORS)
-        beta = as_schedule("beta", self.beta)
-        if self.estimator == "dreg" and beta != Constant(1):
+        settle(
+            self,
+            num_samples=integer("num_samples", self.num_samples, 1),
+            beta=weight("beta", self.beta),
+        )
+        if self.estimator == "dreg" and as_schedule("beta", self.beta) != Constant(1):
             raise ValueError(f"beta must be 1 for estimator='dreg'; got {self.beta!r}")
         refuse_control("IWAE", free_bits, capacity, balance)
 
@@ -106,7 +109,7 @@ class IWAE:
         )
         if self.num_samples == 1:
             log_likelihood, log_ratio = log_likelihood[None], log_ratio[None]
-        beta = model.objective_state.beta.tensor
+        beta = model.objective_state.beta.on(log_ratio.device)
         weighted, _ = functional.importance_weighted_elbo(
             log_likelihood + beta * log_ratio, backend=backend
         )

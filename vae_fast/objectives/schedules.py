@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass
 
-from vae_fast.objectives._values import number, whole
+from vae_fast._checks import integer, number
 
 
 class Schedule:
@@ -20,6 +20,12 @@ class Schedule:
         raise NotImplementedError
 
 
+def settle(frozen: object, /, **fields: object) -> None:
+    """Write the fields of a new frozen value, as the checks return them."""
+    for name, field in fields.items():
+        object.__setattr__(frozen, name, field)
+
+
 @dataclass(frozen=True)
 class Constant(Schedule):
     """The same value at every step."""
@@ -27,7 +33,7 @@ class Constant(Schedule):
     value: float
 
     def __post_init__(self) -> None:
-        number("value", self.value)
+        settle(self, value=number("value", self.value, 0))
 
     def __call__(self, step: int) -> float:
         return float(self.value)
@@ -42,11 +48,15 @@ class _Ramp(Schedule):
     steps: int
 
     def __post_init__(self) -> None:
-        number("start", self.start)
-        number("end", self.end)
-        whole("steps", self.steps)
+        settle(
+            self,
+            start=number("start", self.start, 0),
+            end=number("end", self.end, 0),
+            steps=integer("steps", self.steps, 1),
+        )
 
     def __call__(self, step: int) -> float:
+        step = integer("step", step, 0)
         if step >= self.steps:
             return float(self.end)
         return self.start + (self.end - self.start) * self._shape(step / self.steps)
@@ -91,16 +101,19 @@ class Cyclical(Schedule):
     ratio: float = 0.5
 
     def __post_init__(self) -> None:
-        number("start", self.start)
-        number("end", self.end)
-        whole("period", self.period)
-        if self.cycles is not None:
-            whole("cycles", self.cycles)
-        number("ratio", self.ratio, 0, 1)
+        settle(
+            self,
+            start=number("start", self.start, 0),
+            end=number("end", self.end, 0),
+            period=integer("period", self.period, 1),
+            cycles=None if self.cycles is None else integer("cycles", self.cycles, 1),
+            ratio=number("ratio", self.ratio, 0, 1),
+        )
         if self.ratio == 0:
             raise ValueError(f"ratio must be above 0; got {self.ratio!r}")
 
     def __call__(self, step: int) -> float:
+        step = integer("step", step, 0)
         cycle, place = divmod(step, self.period)
         part = place / (self.ratio * self.period)
         if part >= 1 or (self.cycles is not None and cycle >= self.cycles):
@@ -108,9 +121,12 @@ class Cyclical(Schedule):
         return self.start + (self.end - self.start) * part
 
 
+def weight(name: str, value: float | Schedule) -> float | Schedule:
+    """``value``, a schedule or a number of any kind, the latter as a Python number."""
+    return value if isinstance(value, Schedule) else number(name, value, 0)
+
+
 def as_schedule(name: str, value: float | Schedule) -> Schedule:
-    """``value`` as a schedule; ValueError, naming it, where it is neither that nor a number."""
-    if isinstance(value, Schedule):
-        return value
-    number(name, value)
-    return Constant(value)
+    """``value`` as a schedule; an error, naming it, where it is neither that nor a number."""
+    found = weight(name, value)
+    return found if isinstance(found, Schedule) else Constant(found)

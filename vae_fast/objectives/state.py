@@ -7,14 +7,18 @@ from collections.abc import Callable
 import torch
 from torch import Tensor, nn
 
-from vae_fast.objectives._values import number
+from vae_fast._checks import number
 from vae_fast.objectives.schedules import Constant, Schedule, as_schedule
 
 MOMENTUM = 0.9
 
 
 class Scheduled(nn.Module):
-    """The present value of a schedule."""
+    """The present value of a schedule.
+
+    Its tensor is no buffer: it follows from the value, and averages or copies of a model's state
+    are not to have another.
+    """
 
     tensor: Tensor  # [], float64
 
@@ -23,13 +27,18 @@ class Scheduled(nn.Module):
         self.name = name
         self.schedule = as_schedule(name, schedule)
         self.value = 0.0
-        self.register_buffer("tensor", torch.zeros((), dtype=torch.float64), persistent=False)
+        self.tensor = torch.zeros((), dtype=torch.float64)
         self._write(self.schedule(0))
 
     def _write(self, value: float) -> None:
-        number(self.name, value)
-        self.value = float(value)
+        self.value = float(number(self.name, value, 0))
         self.tensor.fill_(self.value)
+
+    def on(self, device: torch.device) -> Tensor:  # []
+        """The value where it is needed, also after a move that only took buffers along."""
+        if self.tensor.device != device:
+            self.tensor = torch.full((), self.value, dtype=torch.float64, device=device)
+        return self.tensor
 
     def set_step(self, step: int) -> None:
         if not isinstance(self.schedule, Constant):
@@ -42,8 +51,8 @@ class Scheduled(nn.Module):
 
     def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> Scheduled:
         super()._apply(fn, recurse)
-        # A change of the module's dtype must not round the value.
-        self.tensor = torch.full_like(self.tensor, self.value, dtype=torch.float64)
+        # The value is written anew: a change of the module's dtype must not round it.
+        self.tensor = fn(self.tensor).double().fill_(self.value)
         return self
 
 
@@ -101,15 +110,16 @@ class RunningMean(nn.Module):
     def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> RunningMean:
         before = self.sums
         super()._apply(fn, recurse)
-        # Nor these.
-        self.sums = self.sums.double() if before.is_meta else before.to(self.sums.device)
+        # Nor round these; and where there were none yet, they are those of no values.
+        if before.is_meta:
+            self.sums = torch.zeros_like(self.sums, dtype=torch.float64)
+        else:
+            self.sums = before.to(self.sums.device)
         return self
 
 
 class ObjectiveState(nn.Module):
     """Everything of this kind; None is what the objective has no use for."""
-
-    groups: Tensor | None  # [G, D], bool: which latent dimensions belong to which group
 
     def __init__(
         self,
@@ -123,7 +133,22 @@ class ObjectiveState(nn.Module):
         self.capacity = None if capacity is None else Scheduled("capacity", capacity)
         # 0 is no baseline at all.
         self.running_mean = RunningMean(0.0) if running_mean else None
-        self.register_buffer("groups", groups, persistent=False)
+        # [G, D], bool: which latent dimensions belong to which group. No buffer either.
+        self.groups = groups
+
+    def groups_on(self, device: torch.device) -> Tensor:
+        assert self.groups is not None
+        if self.groups.device != device:
+            self.groups = self.groups.to(device)
+        return self.groups
+
+    def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> ObjectiveState:
+        super()._apply(fn, recurse)
+        if self.groups is not None:
+            device = fn(self.groups).device
+            if device.type != "meta":  # from where they would not come back
+                self.groups = self.groups.to(device)
+        return self
 
     def set_step(self, step: int) -> None:
         for scheduled in (self.beta, self.capacity):
