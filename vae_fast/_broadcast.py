@@ -11,7 +11,7 @@ from collections.abc import Sequence
 from torch import Tensor
 
 # What an operand has one element for: each element of the call, a row, a column, or all together.
-# One more than in csrc/common/types.h: as a need (``_backends.Needs``), FULL is True, and False none.
+# One more than in csrc/common/types.h: among ``_backends.Needs``, False is none, and True FULL.
 FULL, ROW, COLUMN, TOTAL = 1, 2, 3, 4
 
 

@@ -41,8 +41,8 @@ class _WeighPath(torch.autograd.Function):
     @staticmethod
     def jvp(ctx: Any, *_tangents: Tensor | None) -> Any:
         raise NotImplementedError(
-            'estimator="dreg" has no forward-mode derivative: it weighs each sample\'s path by what '
-            'arrives for the bound from above; use estimator="reparameterization"'
+            'estimator="dreg" has no forward-mode derivative, since it weighs the path of a sample '
+            'by what arrives for the bound from above; use estimator="reparameterization"'
         )
 
     @staticmethod
