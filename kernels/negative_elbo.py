@@ -15,7 +15,7 @@ from torch import Tensor
 from vae_fast._backends import Needs
 from vae_fast._backends.reference import compute_dtype
 from vae_fast.kernels.arguments import as_argument
-from vae_fast.kernels.gaussian import gate, log_density_grad_logvar
+from vae_fast.kernels.gaussian import gate, log_density_grad_logvar, log_density_grad_mean
 from vae_fast.kernels.gaussian_log_likelihood import (
     SIZES,
     LikelihoodForms,
@@ -70,10 +70,11 @@ def negative_elbo_fwd_tile(
     if p_grad_kl is not None:
         tl.store(p_grad_kl + at[0], tl.full([T.R, 1], 0.0, T.COMPUTE) + beta / count, mask=m_kl)
     g = -1.0 / (count * samples)
+    grad_m = log_density_grad_mean(g, scaled)
     grad_v = gate(b_v, v, log_density_grad_logvar(g, square))
     return (
         total,
-        add_gradient(outputs[0], sums[1], g * scaled, at, tile, rows, cols, GRADS.mean, MASKED, T),
+        add_gradient(outputs[0], sums[1], grad_m, at, tile, rows, cols, GRADS.mean, MASKED, T),
         add_gradient(outputs[1], sums[2], grad_v, at, tile, rows, cols, GRADS.logvar, MASKED, T),
     )
 

@@ -6,6 +6,7 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
+from vae_fast.kernels.gaussian import unless_zero
 from vae_fast.kernels.launch import TILE, launch
 from vae_fast.kernels.replay import current, replayed
 
@@ -14,11 +15,12 @@ from vae_fast.kernels.replay import current, replayed
 def scale_block(p, factor, start, count, C: tl.constexpr):
     element = start + tl.arange(0, C)
     if start + C <= count:  # without a mask accesses are 16 bytes wide
-        tl.store(p + element, tl.load(p + element).to(factor.dtype) * factor)
+        b = tl.load(p + element).to(factor.dtype)
+        tl.store(p + element, factor * unless_zero(factor, b))
     else:
         m = element < count
-        b = tl.load(p + element, mask=m, other=0.0)
-        tl.store(p + element, b.to(factor.dtype) * factor, mask=m)
+        b = tl.load(p + element, mask=m, other=0.0).to(factor.dtype)
+        tl.store(p + element, factor * unless_zero(factor, b), mask=m)
 
 
 @triton.jit(do_not_specialize=("count0", "count1", "count2"))

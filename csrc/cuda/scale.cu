@@ -1,5 +1,6 @@
 #include <algorithm>
 
+#include "common/gaussian.h"
 #include "cuda/choose.h"
 #include "cuda/launch.cuh"
 #include "cuda/scalar.cuh"
@@ -17,7 +18,8 @@ __device__ __forceinline__ void multiply(S* p, int64_t count, Compute<S> factor)
     Pack<S, P> pack;
     whole ? pack.load(p + start) : pack.load(p + start, 0, high);
 #pragma unroll
-    for (int i = 0; i < P; ++i) narrow(widen<Compute<S>>(pack.at[i]) * factor, pack.at[i]);
+    for (int i = 0; i < P; ++i)
+      narrow(factor * unless_zero(factor, widen<Compute<S>>(pack.at[i])), pack.at[i]);
     whole ? pack.store(p + start) : pack.store(p + start, 0, high);
   }
 }
