@@ -224,7 +224,9 @@ def gaussian_log_likelihood_backward(
         FULL_ if needs[0] else ABSENT_,  # a shared x: an element of each sample, summed at the end
         *gradient_forms((mean, logvar), needs[1:], mean.shape, event_dims),
     )
-    call = Call((x, mean, logvar), mean.shape, event_dims, samples=samples, grads=grads)
+    call = Call(
+        (x, mean, logvar), mean.shape, event_dims, samples=samples, grads=grads, also=(grad_ll,)
+    )
     tiling = call.divide()
     grad_x = call.new(x.shape, x.dtype) if needs[0] else None
     place_x = None if grad_x is None else call.summed(grad_x, samples)

@@ -13,7 +13,6 @@ import triton.language as tl
 from torch import Tensor
 
 from vae_fast._backends import Needs
-from vae_fast._backends.reference import compute_dtype
 from vae_fast.kernels.arguments import as_argument
 from vae_fast.kernels.gaussian import gate, log_density_grad_logvar, log_density_grad_mean
 from vae_fast.kernels.gaussian_log_likelihood import (
@@ -156,7 +155,7 @@ def negative_elbo_forward(
     tiling = call.divide()
     scalar = reduction != "none"
     loss = call.new(() if scalar else kl.shape)
-    ll = call.new(kl.shape, compute_dtype(*tensors))
+    ll = call.new(kl.shape)
     parts = samples * call.tiles
     place_loss = call.summed(loss, call.programs if scalar else parts)
     place_ll = call.summed(ll, parts)

@@ -45,7 +45,7 @@ def scale_kernel(
 def scale_(gradients: tuple[Tensor | None, ...], factor: Tensor) -> None:
     """Multiplies each gradient (contiguous, at most three) by a 0-dim factor, in place."""
     given = [(g, g.numel()) for g in gradients if g is not None]
-    wide = any(gradient.dtype.itemsize == 8 for gradient, _ in given)
+    wide = any(each.dtype.itemsize == 8 for each in (factor, *(g for g, _ in given)))
     programs = max(1, -(-max(count for _, count in given) // TILE))
     arguments = [value for pair in given for value in pair] + [None, 0] * (3 - len(given))
     factor = factor.resolve_neg()

@@ -262,5 +262,8 @@ def scale_(gradients: tuple[Tensor | None, ...], factor: Tensor) -> None:
                 continue
             if value == 0.0:
                 gradient.zero_()
+            elif factor.dtype is torch.float64 and gradient.dtype is not torch.float64:
+                # By mul_ a factor without dimensions would be rounded first.
+                torch.mul(gradient, factor.expand(gradient.shape), out=gradient)
             else:
                 gradient.mul_(factor)
