@@ -25,6 +25,13 @@ def gate(v, clamped, gradient):
 
 
 @triton.jit
+def unless_zero(g, factor):
+    """What a gradient from above, g, is multiplied by. Where g is 0 nothing arrives, so nothing
+    goes on, whatever the factor is: it may be infinite, or NaN."""
+    return tl.where(g == 0.0, 0.0, factor)
+
+
+@triton.jit
 def kl_parts(m, v, p_m, p_v, HAS_PRIOR_LOGVAR: tl.constexpr):
     """What value and gradients of the KL are made from: m - p_m, (m - p_m) e^-p_v, and of
     d = v - p_v expm1(d) and expm1(d) - d. Where no p_v is had, it is 0."""
@@ -87,14 +94,32 @@ def kl_upstream(g, kl, control, COMPUTE: tl.constexpr):
 
 
 @triton.jit
+def kl_grad_mean(g, scaled):
+    """Times g, the upstream gradient, as are the next two. That of the prior's mean is less this,
+    with the g that goes there."""
+    return g * unless_zero(g, scaled)
+
+
+@triton.jit
 def kl_grad_logvar(g, ratio):
-    """Times g, the upstream gradient; that of the mean is g (m - p_m) e^-p_v."""
-    return 0.5 * g * ratio
+    return 0.5 * g * unless_zero(g, ratio)
 
 
 @triton.jit
 def kl_grad_prior_logvar(g, difference, scaled, ratio):
-    return -0.5 * g * tl.fma(difference, scaled, ratio)
+    return -0.5 * g * unless_zero(g, tl.fma(difference, scaled, ratio))
+
+
+@triton.jit
+def add_slope(h, eps, slope):
+    """The sum over samples of h eps, h being what arrives at z = m + e^(v/2) eps, and one more."""
+    return tl.fma(h, unless_zero(h, eps), slope)
+
+
+@triton.jit
+def slope_grad_logvar(slope, deviation):
+    """What v gets of that sum; deviation is e^(v/2)."""
+    return 0.5 * unless_zero(slope, deviation) * slope
 
 
 @triton.jit
@@ -115,9 +140,14 @@ def unit_log_density(x, m):
 
 
 @triton.jit
+def log_density_grad_mean(g, scaled):
+    """Times g, the upstream gradient, as is the next; that of x is less this."""
+    return g * unless_zero(g, scaled)
+
+
+@triton.jit
 def log_density_grad_logvar(g, square):
-    """Times g, the upstream gradient; that of the mean is g (x - m) e^-v."""
-    return 0.5 * g * (square - 1.0)
+    return 0.5 * g * (unless_zero(g, square) - 1.0)
 
 
 @triton.jit
@@ -139,18 +169,28 @@ def path_gradient(h, g, eps, scaled, inverse, PATH_ONLY: tl.constexpr):
     """h plus what z gets of g, the upstream gradient of the log-ratio: with PATH_ONLY also through
     log q at z, where inverse is e^(-v/2)."""
     if PATH_ONLY:
-        return tl.fma(g, tl.fma(eps, inverse, -scaled), h)
+        return tl.fma(g, unless_zero(g, tl.fma(eps, inverse, -scaled)), h)
     else:
-        return tl.fma(-g, scaled, h)
+        return tl.fma(-g, unless_zero(g, scaled), h)
 
 
 @triton.jit
-def log_prior_grad_logvar(square):
-    """The gradient of log p(z) for p_v; that for p_m is (z - p_m) e^-p_v."""
-    return 0.5 * (square - 1.0)
+def add_log_prior_grads(g, scaled, square, grad_pm, grad_pv):
+    """The gradients of log p(z) for p_m and p_v times g, and what there is of them already."""
+    return (
+        tl.fma(g, unless_zero(g, scaled), grad_pm),
+        tl.fma(g, 0.5 * (unless_zero(g, square) - 1.0), grad_pv),
+    )
 
 
 @triton.jit
-def score_grad_logvar(eps):
-    """The gradient of log q(z|x) for v, z being held; that for m is eps e^(-v/2)."""
-    return 0.5 * tl.fma(eps, eps, -1.0)
+def add_score(c, given_eps, linear, excess):
+    """The gradients of log q(z|x), z being held, times c, and what there is of them already: that
+    for m still without its factor e^(-v/2), and that for v."""
+    eps = unless_zero(c, given_eps)
+    return tl.fma(c, eps, linear), tl.fma(c, 0.5 * tl.fma(eps, eps, -1.0), excess)
+
+
+@triton.jit
+def score_grad_mean(linear, v):
+    return linear * unless_zero(linear, exp(-0.5 * v))

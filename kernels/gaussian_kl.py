@@ -16,6 +16,7 @@ from vae_fast.kernels.gaussian import (
     clamp,
     gate,
     kl_grad_logvar,
+    kl_grad_mean,
     kl_grad_prior_logvar,
     kl_parts,
     kl_upstream,
@@ -163,8 +164,8 @@ def gaussian_kl_bwd_tile(
     grad_v = gate(b_v, v, kl_grad_logvar(g, ratio))
     grad_pv = gate(b_pv, p_v, kl_grad_prior_logvar(prior_g, difference, scaled, ratio))
     return add_gradients(
-        outputs, sums, g * scaled, grad_v, -(prior_g * scaled), grad_pv, at, tile, rows, cols,
-        GRADS, MASKED, T,
+        outputs, sums, kl_grad_mean(g, scaled), grad_v, -kl_grad_mean(prior_g, scaled), grad_pv,
+        at, tile, rows, cols, GRADS, MASKED, T,
     )  # fmt: skip
 
 

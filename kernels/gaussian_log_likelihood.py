@@ -17,6 +17,7 @@ from vae_fast.kernels.gaussian import (
     gate,
     log_density,
     log_density_grad_logvar,
+    log_density_grad_mean,
     unit_log_density,
 )
 from vae_fast.kernels.launch import ABSENT as ABSENT_
@@ -117,7 +118,7 @@ def log_likelihood_bwd_tile(
         p_x, p_mean, p_logvar, strides, at, period, FORMS, LOW, HIGH, MASKED, T
     )
     b_g = load_rows(p_grad_ll, at, period, UPSTREAM, T) / divisor
-    pull = b_g * scaled
+    pull = log_density_grad_mean(b_g, scaled)
     return (
         add_gradient(outputs[0], sums[0], -pull, at, tile, rows, cols, GRADS.x, MASKED, T),
         add_gradient(outputs[1], sums[1], pull, at, tile, rows, cols, GRADS.mean, MASKED, T),
@@ -223,7 +224,9 @@ def gaussian_log_likelihood_backward(
         FULL_ if needs[0] else ABSENT_,  # a shared x: an element of each sample, summed at the end
         *gradient_forms((mean, logvar), needs[1:], mean.shape, event_dims),
     )
-    call = Call((x, mean, logvar), mean.shape, event_dims, samples=samples, grads=grads)
+    call = Call(
+        (x, mean, logvar), mean.shape, event_dims, samples=samples, grads=grads, also=(grad_ll,)
+    )
     tiling = call.divide()
     grad_x = call.new(x.shape, x.dtype) if needs[0] else None
     place_x = None if grad_x is None else call.summed(grad_x, samples)

@@ -13,9 +13,8 @@ import triton.language as tl
 from torch import Tensor
 
 from vae_fast._backends import Needs
-from vae_fast._backends.reference import compute_dtype
 from vae_fast.kernels.arguments import as_argument
-from vae_fast.kernels.gaussian import gate, log_density_grad_logvar
+from vae_fast.kernels.gaussian import gate, log_density_grad_logvar, log_density_grad_mean
 from vae_fast.kernels.gaussian_log_likelihood import (
     SIZES,
     LikelihoodForms,
@@ -70,10 +69,11 @@ def negative_elbo_fwd_tile(
     if p_grad_kl is not None:
         tl.store(p_grad_kl + at[0], tl.full([T.R, 1], 0.0, T.COMPUTE) + beta / count, mask=m_kl)
     g = -1.0 / (count * samples)
+    grad_m = log_density_grad_mean(g, scaled)
     grad_v = gate(b_v, v, log_density_grad_logvar(g, square))
     return (
         total,
-        add_gradient(outputs[0], sums[1], g * scaled, at, tile, rows, cols, GRADS.mean, MASKED, T),
+        add_gradient(outputs[0], sums[1], grad_m, at, tile, rows, cols, GRADS.mean, MASKED, T),
         add_gradient(outputs[1], sums[2], grad_v, at, tile, rows, cols, GRADS.logvar, MASKED, T),
     )
 
@@ -155,7 +155,7 @@ def negative_elbo_forward(
     tiling = call.divide()
     scalar = reduction != "none"
     loss = call.new(() if scalar else kl.shape)
-    ll = call.new(kl.shape, compute_dtype(*tensors))
+    ll = call.new(kl.shape)
     parts = samples * call.tiles
     place_loss = call.summed(loss, call.programs if scalar else parts)
     place_ll = call.summed(ll, parts)

@@ -14,14 +14,17 @@ from vae_fast._backends import Needs
 from vae_fast._control import KLControl
 from vae_fast.kernels.arguments import control_arguments
 from vae_fast.kernels.gaussian import (
+    add_slope,
     at_least,
     clamp,
     deviation_and_kl_parts,
     gate,
     kl_grad_logvar,
+    kl_grad_mean,
     kl_grad_prior_logvar,
     kl_upstream,
     kl_value,
+    slope_grad_logvar,
 )
 from vae_fast.kernels.gaussian_kl import (
     CONTROL,
@@ -161,14 +164,14 @@ def sample_kl_bwd_tile(
             b_gz = load_elements(p_grad_z, there, at[4], MASKED, T)
             eps = noise_of_tile(p_eps, there, key, first, sample, at, cols, NOISE, MASKED, T)
             grad_m += b_gz
-            grad_v = tl.fma(b_gz, eps, grad_v)
-        grad_v = 0.5 * deviation * grad_v
+            grad_v = add_slope(b_gz, eps, grad_v)
+        grad_v = slope_grad_logvar(grad_v, deviation)
     if (UPSTREAM != ABSENT) or (DIMS != ABSENT):
         b_g = load_upstream(p_grad_kl, p_grad_dims, at, UPSTREAM, DIMS, MASKED, T)
         b_kl = kl_value(difference, scaled, ratio_minus)
         g, prior_g = kl_upstream(b_g, b_kl, control, T.COMPUTE)
-        grad_m += g * scaled
-        grad_pm -= prior_g * scaled
+        grad_m += kl_grad_mean(g, scaled)
+        grad_pm -= kl_grad_mean(prior_g, scaled)
         grad_v += kl_grad_logvar(g, ratio)
         grad_pv += gate(b_pv, p_v, kl_grad_prior_logvar(prior_g, difference, scaled, ratio))
     return add_gradients(

@@ -12,13 +12,16 @@ from torch import Tensor
 
 from vae_fast._backends import Needs
 from vae_fast.kernels.gaussian import (
+    add_log_prior_grads,
+    add_slope,
     clamp,
     deviation_of,
     gate,
-    log_prior_grad_logvar,
     log_ratio,
     path_gradient,
     prior_distance,
+    slope_grad_logvar,
+    unless_zero,
 )
 from vae_fast.kernels.gaussian_kl import (
     SIZES,
@@ -152,14 +155,14 @@ def sample_log_weights_bwd_tile(
             g = load_sample_rows(p_grad_log_ratio, sample, rows, at, UPSTREAM, T)
             scaled, square = prior_distance(tl.fma(deviation, eps, b_m), b_pm, precision)
             h = path_gradient(h, g, eps, scaled, inverse, PATH_ONLY)
-            grad_pm = tl.fma(g, scaled, grad_pm)
-            grad_pv = tl.fma(g, log_prior_grad_logvar(square), grad_pv)
+            grad_pm, grad_pv = add_log_prior_grads(g, scaled, square, grad_pm, grad_pv)
             g_sum += g
         if p_path_weight is not None:
-            h *= load_sample_rows(p_path_weight, sample, rows, at, ROW, T)
+            share = load_sample_rows(p_path_weight, sample, rows, at, ROW, T)
+            h = share * unless_zero(share, h)
         grad_m += h
-        grad_v = tl.fma(h, eps, grad_v)
-    grad_v = 0.5 * deviation * grad_v
+        grad_v = add_slope(h, eps, grad_v)
+    grad_v = slope_grad_logvar(grad_v, deviation)
     if (UPSTREAM != ABSENT) and not PATH_ONLY:
         grad_v += 0.5 * g_sum
     return add_gradients(

@@ -6,6 +6,7 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
+from vae_fast.kernels.gaussian import unless_zero
 from vae_fast.kernels.launch import TILE, launch
 from vae_fast.kernels.replay import current, replayed
 
@@ -14,11 +15,12 @@ from vae_fast.kernels.replay import current, replayed
 def scale_block(p, factor, start, count, C: tl.constexpr):
     element = start + tl.arange(0, C)
     if start + C <= count:  # without a mask accesses are 16 bytes wide
-        tl.store(p + element, tl.load(p + element).to(factor.dtype) * factor)
+        b = tl.load(p + element).to(factor.dtype)
+        tl.store(p + element, factor * unless_zero(factor, b))
     else:
         m = element < count
-        b = tl.load(p + element, mask=m, other=0.0)
-        tl.store(p + element, b.to(factor.dtype) * factor, mask=m)
+        b = tl.load(p + element, mask=m, other=0.0).to(factor.dtype)
+        tl.store(p + element, factor * unless_zero(factor, b), mask=m)
 
 
 @triton.jit(do_not_specialize=("count0", "count1", "count2"))
@@ -43,7 +45,7 @@ def scale_kernel(
 def scale_(gradients: tuple[Tensor | None, ...], factor: Tensor) -> None:
     """Multiplies each gradient (contiguous, at most three) by a 0-dim factor, in place."""
     given = [(g, g.numel()) for g in gradients if g is not None]
-    wide = any(gradient.dtype.itemsize == 8 for gradient, _ in given)
+    wide = any(each.dtype.itemsize == 8 for each in (factor, *(g for g, _ in given)))
     programs = max(1, -(-max(count for _, count in given) // TILE))
     arguments = [value for pair in given for value in pair] + [None, 0] * (3 - len(given))
     factor = factor.resolve_neg()

@@ -9,10 +9,9 @@ import triton.language as tl
 from torch import Tensor
 
 from vae_fast._backends import Needs
-from vae_fast.kernels.gaussian import clamp, gate, score_grad_logvar
+from vae_fast.kernels.gaussian import add_score, clamp, gate, score_grad_mean
 from vae_fast.kernels.launch import ROW as ROW_
 from vae_fast.kernels.launch import Call, gradient_forms, upstream
-from vae_fast.kernels.math import exp
 from vae_fast.kernels.noise import KEY_SIZES, Noise, load_key, noise_of_tile
 from vae_fast.kernels.replay import replayed
 from vae_fast.kernels.tile import (
@@ -51,9 +50,8 @@ def score_function_bwd_tile(
         there = plane(sample, rows, cols, T) + place
         eps = noise_of_tile(p_eps, there, key, first, sample, at, cols, NOISE, MASKED, T)
         c = load_sample_rows(p_weight, sample, rows, at, UPSTREAM, T)
-        grad_m = tl.fma(c, eps, grad_m)
-        grad_v = tl.fma(c, score_grad_logvar(eps), grad_v)
-    grad_m *= exp(-0.5 * v)
+        grad_m, grad_v = add_score(c, eps, grad_m, grad_v)
+    grad_m = score_grad_mean(grad_m, v)
     grad_v = gate(b_v, v, grad_v)
     return (
         add_gradient(outputs[0], sums[0], grad_m, at, tile, rows, cols, GRADS.mean, MASKED, T),

@@ -5,7 +5,9 @@ from __future__ import annotations
 import json
 import math
 import sys
+from collections.abc import Iterator
 from pathlib import Path
+from types import ModuleType
 
 import numpy as np
 import oracle
@@ -50,12 +52,18 @@ def test_known_answers(
     assert got[sample].item() == pytest.approx(value, rel=0, abs=NOISE[dtype])
 
 
-def test_the_known_answers_are_what_their_generator_makes(monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.fixture
+def generator(monkeypatch: pytest.MonkeyPatch) -> Iterator[ModuleType]:
+    """Of the known answers."""
     monkeypatch.syspath_prepend(str(DATA))
-    import make_noise_vectors as generator
+    import make_noise_vectors
 
-    assert generator.main(["--check"]) == 0
+    yield make_noise_vectors
     sys.modules.pop("make_noise_vectors")
+
+
+def test_the_known_answers_are_what_their_generator_makes(generator: ModuleType) -> None:
+    assert generator.main(["--check"]) == 0
 
 
 @pytest.mark.parametrize("dtype", FLOATS, ids=str)
@@ -226,3 +234,29 @@ def test_the_number_of_a_block_carries_within_a_call(backend: Backend) -> None:
         make((rows - before, 4), backend, row_offset=2**32),
     )
     assert torch.equal(make((rows, 4), backend, row_offset=first), torch.cat(halves))
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64, torch.bfloat16], ids=str)
+@pytest.mark.parametrize(
+    ("rows", "width"), [(1, 1), (5, 1), (2, 2), (3, 7), (11, 12), (2, 1029), (40, 33)]
+)
+def test_the_last_indices(
+    rows: int, width: int, dtype: torch.dtype, backend: Backend, generator: ModuleType
+) -> None:
+    """Up to 2**64 - 1, or as near to it as a whole row ends."""
+    offset = 2**64 // width - rows
+    got = make((rows, width), backend, row_offset=offset, num_samples=2, dtype=dtype).cpu().double()
+    places = {(0, 0), (0, width - 1), (rows // 2, width // 2), (rows - 1, 0), (rows - 1, width - 1)}
+    for row, column in places:
+        element = (offset + row) * width + column
+        answers = [generator.noise(7, sample, element) for sample in (0, 1)]
+        want = torch.tensor(answers, dtype=torch.float64)
+        error = (got[:, row, column] - want).abs()
+        assert bool((error <= allowed(dtype, want)).all()), (row, column)
+    # Where it is made inside of another op.
+    zeros = torch.zeros(rows, width, dtype=dtype, device=backend.device)
+    options = {"seed": 7, "row_offset": offset, "num_samples": 2, "backend": backend.name}
+    z = F.sample_kl(zeros, zeros, event_dims=1, **options)[0]
+    torch.testing.assert_close(
+        z.cpu().double(), got, rtol=2 * unit(dtype), atol=NOISE[arithmetic(dtype)]
+    )

@@ -229,22 +229,25 @@ py::object row_value(Object x, Object mean, Object logvar, int event_dims, const
   return value.tensor;
 }
 
-// grad: [*samples, *batch], and multiplied by scale.
+// grad: [*samples, *batch], and multiplied by scale. In float64, all is computed in it.
 py::tuple gaussian_log_likelihood_backward(Object grad, double scale, Object x, Object mean,
                                            Object logvar, int event_dims, const py::tuple& bounds,
                                            const py::tuple& needs, int threads) {
   const Likelihood in(x, mean, logvar, event_dims);
-  const NewTensor grad_x = in.new_grad_x(needs);
+  const TensorView upstream = read(grad);
+  const bool wide = in.wide() || upstream.is_double();
+  const NewTensor grad_x = in.shares_x && wide && needed(needs, 0)
+                               ? make_samples(in.frame, DType::float64, {})
+                               : in.new_grad_x(needs);
   const NewTensor grad_mean = NewGradients::make(needs, 1, in.mean, in.frame);
   const NewTensor grad_logvar = NewGradients::make(needs, 2, in.logvar, in.frame);
-  const TensorView upstream = read(grad);
   launch(&Kernels::gaussian_log_likelihood_backward,
          LogLikelihoodBackwardArgs{in.frame.shape(),
                                    inputs(in, bounds),
                                    operand(upstream, in.frame.shape().rows),
                                    scale,
                                    {grad_x.output, grad_mean.output, grad_logvar.output}},
-         threads, in.wide());
+         threads, wide);
   return py::make_tuple(grad_x.tensor, grad_mean.tensor, grad_logvar.tensor);
 }
 
@@ -254,7 +257,12 @@ py::tuple negative_elbo_forward(Object x, Object mean, Object logvar, Object kl,
   const Likelihood in(x, mean, logvar, event_dims);
   const TensorView divergence = read(kl);
   const auto how = static_cast<LossReduction>(reduction);
-  const NewLoss made(in, divergence, how, needs);
+  const bool wide = in.wide() || divergence.is_double();
+  NewLoss made(in, divergence, how, needs);
+  if (wide && !in.wide()) {  // not rounded to what it would be without kl
+    made.log_likelihood =
+        make(divergence.sizes, divergence.dims, DType::float64, in.frame.device, Reduction::row);
+  }
   launch(&Kernels::negative_elbo_forward,
          NegativeELBOArgs{in.frame.shape(),
                           in.samples(),
@@ -266,7 +274,7 @@ py::tuple negative_elbo_forward(Object x, Object mean, Object logvar, Object kl,
                           made.log_likelihood.output,
                           {{}, made.grad_mean.output, made.grad_logvar.output},
                           made.grad_kl.output},
-         threads, in.wide() || divergence.is_double());
+         threads, wide);
   return made.tensors();
 }
 

@@ -20,12 +20,20 @@ struct Bounds {
   }
 };
 
-// KL from N(0, 1): (m^2 + expm1(v) - v) / 2.
+// What a gradient from above, g, is multiplied by. Where g is 0 nothing arrives, so nothing goes
+// on, whatever the factor is: it may be infinite, or NaN. The factor and not the product is made 0,
+// so that a product and a sum can still be one operation.
+template <class T>
+VF_FN T unless_zero(T g, T factor) {
+  return math::select_zero(g, T(0.0f), factor);
+}
+
+// KL from N(0, 1): (m^2 + expm1(v) - v) / 2. Gradients are times g, the upstream one.
 template <class T>
 struct StandardKL {
   VF_FN static T value(T m, T expm1_minus) { return T(0.5f) * math::fma(m, m, expm1_minus); }
-  VF_FN static T grad_mean(T m) { return m; }
-  VF_FN static T grad_logvar(T expm1) { return T(0.5f) * expm1; }
+  VF_FN static T grad_mean(T g, T m) { return g * unless_zero(g, m); }
+  VF_FN static T grad_logvar(T g, T expm1) { return g * unless_zero(g, T(0.5f) * expm1); }
 };
 
 // KL from N(p_m, e^p_v): ((m - p_m)^2 e^-p_v + expm1(v - p_v) - (v - p_v)) / 2.
@@ -38,11 +46,12 @@ struct GeneralKL {
   VF_FN GeneralKL(T m, T v, T p_m, T p_v)
       : difference(m - p_m), scaled(difference * math::exp(-p_v)), ratio(math::expm1(v - p_v)) {}
   VF_FN T value() const { return T(0.5f) * math::fma(difference, scaled, ratio.expm1_minus); }
-  VF_FN T grad_mean() const { return scaled; }
-  VF_FN T grad_logvar() const { return T(0.5f) * ratio.expm1; }
-  VF_FN T grad_prior_mean() const { return -scaled; }
-  VF_FN T grad_prior_logvar() const {
-    return T(-0.5f) * math::fma(difference, scaled, ratio.expm1);
+  // All times g, the upstream gradient.
+  VF_FN T grad_mean(T g) const { return g * unless_zero(g, scaled); }
+  VF_FN T grad_logvar(T g) const { return g * unless_zero(g, T(0.5f) * ratio.expm1); }
+  VF_FN T grad_prior_mean(T g) const { return g * unless_zero(g, -scaled); }
+  VF_FN T grad_prior_logvar(T g) const {
+    return g * unless_zero(g, T(-0.5f) * math::fma(difference, scaled, ratio.expm1));
   }
 };
 
@@ -71,14 +80,33 @@ struct LogDensity {
   VF_FN T value() const { return T(-0.5f) * (T(kLogTwoPi) + deviance()); }
   // -2 log N without the constant. The log-density of a row is -(D ln 2pi + the sum of this) / 2.
   VF_FN T deviance() const { return v + square; }
-  // Both times g, the upstream gradient; half is g / 2.
-  VF_FN T grad_mean(T g) const { return g * scaled; }
-  VF_FN T grad_logvar(T half) const { return math::fma(half, square, -half); }
+  // Both times g, the upstream gradient.
+  VF_FN T grad_mean(T g) const { return g * unless_zero(g, scaled); }
+  VF_FN T grad_logvar(T g) const {
+    const T half = T(0.5f) * g;
+    return math::fma(half, unless_zero(g, square), -half);
+  }
 };
 
 template <class T>
 VF_FN T squared_error(T x, T m) {
   return (x - m) * (x - m);
+}
+
+// What arrives at samples z = m + e^(v/2) eps goes on to v by the sum over them of h eps, where h
+// is what arrives at one.
+template <class T>
+VF_FN T slope_of(T h, T eps) {
+  return h * unless_zero(h, eps);
+}
+template <class T>
+VF_FN T add_slope(T h, T eps, T slope) {
+  return math::fma(h, unless_zero(h, eps), slope);
+}
+// e^(v/2), which that sum is then multiplied by.
+template <class T>
+VF_FN T root_for(T slope, T root) {
+  return unless_zero(slope, root);
 }
 
 // Gradients of log N(z; m, e^v) at samples z = m + e^(v/2) eps, which are held: the sums over the
@@ -88,11 +116,12 @@ struct Score {
   T linear;  // of c eps
   T excess;  // of c (eps^2 - 1)
 
-  VF_FN void add(T c, T eps) {
+  VF_FN void add(T c, T given_eps) {
+    const T eps = unless_zero(c, given_eps);
     linear = math::fma(c, eps, linear);
     excess = math::fma(c, math::fma(eps, eps, T(-1.0f)), excess);
   }
-  VF_FN T grad_mean(T v) const { return math::exp(T(-0.5f) * v) * linear; }
+  VF_FN T grad_mean(T v) const { return unless_zero(linear, math::exp(T(-0.5f) * v)) * linear; }
   VF_FN T grad_logvar() const { return T(0.5f) * excess; }
 };
 

@@ -2,7 +2,7 @@
 // (eps^2 + v - (z - p_m)^2 e^-p_v - p_v) / 2.
 #pragma once
 
-#include "common/math.h"
+#include "common/gaussian.h"
 
 namespace vae_fast::VF_ISA {
 
@@ -12,12 +12,14 @@ struct RatioAt {
   T difference;  // z - p_m
   T scaled;      // (z - p_m) e^-p_v
 
-  VF_FN T grad_z(T grad_z, T g) const { return math::fma(-g, scaled, grad_z); }
+  VF_FN T grad_z(T grad_z, T g) const { return math::fma(-g, unless_zero(g, scaled), grad_z); }
   // With the posterior's density by z too: ratio = eps e^(-v/2).
-  VF_FN T grad_path(T grad_z, T g, T ratio) const { return math::fma(g, ratio - scaled, grad_z); }
-  VF_FN T grad_prior_mean(T g) const { return g * scaled; }
+  VF_FN T grad_path(T grad_z, T g, T ratio) const {
+    return math::fma(g, unless_zero(g, ratio - scaled), grad_z);
+  }
+  VF_FN T grad_prior_mean(T g) const { return g * unless_zero(g, scaled); }
   VF_FN T grad_prior_logvar(T g) const {
-    return T(0.5f) * g * math::fma(difference, scaled, T(-1.0f));
+    return T(0.5f) * g * unless_zero(g, math::fma(difference, scaled, T(-1.0f)));
   }
 };
 

@@ -200,8 +200,8 @@ class GaussianTile {
           const Lanes<T> kl = StandardKL<Lanes<T>>::value(m, e.expm1_minus);
           g = to_posterior * above_floor(kl, floor, g);
         }
-        const Lanes<T> g_mean = g * StandardKL<Lanes<T>>::grad_mean(m);
-        const Lanes<T> g_logvar = g * StandardKL<Lanes<T>>::grad_logvar(e.expm1);
+        const Lanes<T> g_mean = StandardKL<Lanes<T>>::grad_mean(g, m);
+        const Lanes<T> g_logvar = StandardKL<Lanes<T>>::grad_logvar(g, e.expm1);
         write(i, lanes, bounds, raw, v, with_kl, g_mean, g_logvar, e.root, z, to);
       });
       return;
@@ -217,13 +217,13 @@ class GaussianTile {
           g = to_posterior * above;
           g_prior = to_prior * above;
         }
-        write(i, lanes, bounds, raw, v, with_kl, g * kl.grad_mean(), g * kl.grad_logvar(),
+        write(i, lanes, bounds, raw, v, with_kl, kl.grad_mean(g), kl.grad_logvar(g),
               math::exp<Form::kRange>(Lanes<T>(T(0.5)) * v), z, to);
         const Lanes<T> nothing(T(0));
         if (to[2] != nullptr)
-          put(to[2] + i, lanes, with_kl ? g_prior * kl.grad_prior_mean() : nothing);
+          put(to[2] + i, lanes, with_kl ? kl.grad_prior_mean(g_prior) : nothing);
         if (to[3] != nullptr) {
-          const Lanes<T> gradient = with_kl ? g_prior * kl.grad_prior_logvar() : nothing;
+          const Lanes<T> gradient = with_kl ? kl.grad_prior_logvar(g_prior) : nothing;
           put(to[3] + i, lanes, gate_prior_logvar(i, lanes, gradient));
         }
       });
@@ -242,12 +242,12 @@ class GaussianTile {
                           Lanes<T> root, const ThroughSample<T, S>& z, S* const (&to)[4]) {
     if (z.grad != nullptr) {
       const Lanes<T> grad = get(z.grad + i, lanes), eps = get(z.eps + i, lanes);
-      Lanes<T> sum = grad, product = grad * eps;
+      Lanes<T> sum = grad, product = slope_of(grad, eps);
       if (z.sum != nullptr) {
         sum = get(z.sum + i, lanes) + grad;
-        product = math::fma(grad, eps, get(z.product + i, lanes));
+        product = add_slope(grad, eps, get(z.product + i, lanes));
       }
-      const Lanes<T> through_z = Lanes<T>(T(0.5)) * root * product;
+      const Lanes<T> through_z = Lanes<T>(T(0.5)) * root_for(product, root) * product;
       g_mean = with_kl ? g_mean + sum : sum;
       g_logvar = with_kl ? g_logvar + through_z : through_z;
     }

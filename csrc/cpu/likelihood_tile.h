@@ -109,7 +109,7 @@ class LikelihoodTile {
         if (to[0]) to[0].put(i, lanes, -density.grad_mean(scale));
         if (to[1]) to[1].put(i, lanes, density.grad_mean(scale));
         if (to[2]) {
-          const Lanes<T> gradient = density.grad_logvar(Lanes<T>(T(0.5)) * scale);
+          const Lanes<T> gradient = density.grad_logvar(scale);
           to[2].put(i, lanes, bounds.gate(raw, v, gradient));
         }
       });

@@ -15,6 +15,7 @@ using VF_ISA::max;
 using VF_ISA::min;
 using VF_ISA::select_below;
 using VF_ISA::select_equal;
+using VF_ISA::select_zero;
 using VF_ISA::sqrt;
 
 VF_FN double fma(double a, double b, double c) { return a * b + c; }
@@ -22,6 +23,7 @@ VF_FN double sqrt(double a) { return __builtin_sqrt(a); }
 VF_FN double min(double a, double b) { return a < b ? a : b; }
 VF_FN double max(double a, double b) { return a > b ? a : b; }
 VF_FN double select_equal(double a, double b, double value) { return a == b ? value : 0.0; }
+VF_FN double select_zero(double k, double a, double b) { return k == 0 ? a : b; }
 VF_FN double select_below(double a, double limit, double below, double otherwise) {
   return a < limit ? below : otherwise;
 }

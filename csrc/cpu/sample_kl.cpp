@@ -59,7 +59,7 @@ void add(ThroughSample<T, S>& z, int count, T* sum, T* product) {
   for_each_vector<T>(count, [&](int i, int lanes) VF_INLINE {
     const Lanes<T> g = get(z.grad + i, lanes), e = get(z.eps + i, lanes);
     put(sum + i, lanes, z.sum ? get(sum + i, lanes) + g : g);
-    put(product + i, lanes, z.sum ? math::fma(g, e, get(product + i, lanes)) : g * e);
+    put(product + i, lanes, z.sum ? add_slope(g, e, get(product + i, lanes)) : slope_of(g, e));
   });
   z.sum = sum;
   z.product = product;

@@ -136,10 +136,13 @@ void backward(const SampleLogWeightsBackwardArgs& args, int threads) {
             add(sums.prior_logvar, i, lanes, at.grad_prior_logvar(g), first);
           }
         }
-        if (weight) h = h * get(weight + i, lanes);
+        if (weight) {
+          const V share = get(weight + i, lanes);
+          h = share * unless_zero(share, h);
+        }
         add(sums.path, i, lanes, h, first);
         put(sums.slope.data + i, lanes,
-            first ? h * e : math::fma(h, e, get(sums.slope.data + i, lanes)));
+            first ? slope_of(h, e) : add_slope(h, e, get(sums.slope.data + i, lanes)));
       });
     }
     Sink<T>* sink[4] = {&sinks.mean, &sinks.logvar, &sinks.prior_mean, &sinks.prior_logvar};
@@ -148,7 +151,8 @@ void backward(const SampleLogWeightsBackwardArgs& args, int threads) {
     for_each_vector<T>(tile.count, [&](int i, int lanes) VF_INLINE {
       if (sinks.mean.wanted()) to[0].put(i, lanes, get(sums.path.data + i, lanes));
       if (sinks.logvar.wanted()) {
-        V slope = shared.root(i, lanes) * get(sums.slope.data + i, lanes);
+        V slope = get(sums.slope.data + i, lanes);
+        slope = root_for(slope, shared.root(i, lanes)) * slope;
         if (with_ratio && !args.path_only) slope = slope + get(sums.upstream.data + i, lanes);
         to[1].put(i, lanes, in.gate_logvar(i, lanes, V(T(0.5)) * slope));
       }

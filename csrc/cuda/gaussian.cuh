@@ -278,11 +278,11 @@ class GaussianBackwardBody {
           g = posterior * above, g_prior = prior * above;
         }
         if (with_kl_) {
-          g_mean[i] = g * kl.grad_mean();
-          g_logvar = g * kl.grad_logvar();
+          g_mean[i] = kl.grad_mean(g);
+          g_logvar = kl.grad_logvar(g);
         }
-        const T g_prior_logvar = in_.gate(in_.prior_logvar[i], g_prior * kl.grad_prior_logvar());
-        gradients[1][i] = with_kl_ ? g_prior * kl.grad_prior_mean() : T(0);
+        const T g_prior_logvar = in_.gate(in_.prior_logvar[i], kl.grad_prior_logvar(g_prior));
+        gradients[1][i] = with_kl_ ? kl.grad_prior_mean(g_prior) : T(0);
         gradients[2][i] = with_kl_ ? g_prior_logvar : T(0);
       } else {
         const auto e = math::exp_half(v);
@@ -293,15 +293,15 @@ class GaussianBackwardBody {
           g = posterior * above_floor(value, floor, grad_kl_ + grad_dims[i]);
         }
         if (with_kl_) {
-          g_mean[i] = g * StandardKL<T>::grad_mean(in_.mean[i]);
-          g_logvar = g * StandardKL<T>::grad_logvar(e.expm1);
+          g_mean[i] = StandardKL<T>::grad_mean(g, in_.mean[i]);
+          g_logvar = StandardKL<T>::grad_logvar(g, e.expm1);
         }
       }
       // A term whose upstream gradient is absent is left out, not multiplied by zero: it may be
       // infinite.
       if (through_z_) {
         g_mean[i] += sum[i];
-        g_logvar += T(0.5) * root * product[i];
+        g_logvar += T(0.5) * root_for(product[i], root) * product[i];
       }
       gradients[0][i] = in_.gate(raw, g_logvar);
     }
@@ -325,7 +325,7 @@ class GaussianBackwardBody {
 #pragma unroll
       for (int i = 0; i < P; ++i) {
         sum[i] += grad_z_[i];
-        product[i] = math::fma(grad_z_[i], eps[i], product[i]);
+        product[i] = add_slope(grad_z_[i], eps[i], product[i]);
       }
     }
   }

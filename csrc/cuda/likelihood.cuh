@@ -110,7 +110,7 @@ class LikelihoodBody {
       if constexpr (kPass == Pass::value) continue;
       g_mean[i] = density.grad_mean(grad_);
       g_x[i] = -g_mean[i];
-      g_logvar[i] = bounds_.gate(raw, v, density.grad_logvar(T(0.5) * grad_));
+      g_logvar[i] = bounds_.gate(raw, v, density.grad_logvar(grad_));
       sums[kSums - 1][i] = g_logvar[i];
     }
     if (kPass == Pass::value && !kPlain && call_.squares) {

@@ -145,15 +145,15 @@ class LogWeightsBackwardBody {
             prior_logvar[i] += at_z.grad_prior_logvar(g);
           }
         }
-        h *= share;
+        h = share * unless_zero(share, h);
         path[i] += h;
-        slope[i] = math::fma(h, eps[i], slope[i]);
+        slope[i] = add_slope(h, eps[i], slope[i]);
       }
     }
     if (args_.path_only) total = T(0);
 #pragma unroll
     for (int i = 0; i < P; ++i) {
-      const T half = T(0.5) * math::fma(root[i], slope[i], total);
+      const T half = T(0.5) * math::fma(root_for(slope[i], root[i]), slope[i], total);
       gradients[0][i] = in_.gate(in_.logvar[i], half);
       if constexpr (F::kGeneral) {
         gradients[1][i] = prior_mean[i];

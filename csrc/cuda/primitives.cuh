@@ -28,6 +28,11 @@ template <class T>
 VF_FN T select_equal(T a, T b, T value) {
   return a == b ? value : T(0);
 }
+// a where k is zero (of either sign), else b.
+template <class T>
+VF_FN T select_zero(T k, T a, T b) {
+  return k == T(0) ? a : b;
+}
 // below where a < limit, else otherwise.
 template <class T>
 VF_FN T select_below(T a, T limit, T below, T otherwise) {

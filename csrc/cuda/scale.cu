@@ -1,5 +1,6 @@
 #include <algorithm>
 
+#include "common/gaussian.h"
 #include "cuda/choose.h"
 #include "cuda/launch.cuh"
 #include "cuda/scalar.cuh"
@@ -7,8 +8,9 @@
 namespace vae_fast::device {
 namespace {
 
-template <class S, int P>
-__device__ __forceinline__ void multiply(S* p, int64_t count, Compute<S> factor) {
+// T: what is computed in.
+template <class S, int P, class T>
+__device__ __forceinline__ void multiply(S* p, int64_t count, T factor) {
   const int64_t thread = static_cast<int64_t>(blockIdx.x) * kThreads + threadIdx.x;
   const int64_t stride = static_cast<int64_t>(gridDim.x) * kThreads * P;
   for (int64_t start = thread * P; start < count; start += stride) {
@@ -17,8 +19,20 @@ __device__ __forceinline__ void multiply(S* p, int64_t count, Compute<S> factor)
     Pack<S, P> pack;
     whole ? pack.load(p + start) : pack.load(p + start, 0, high);
 #pragma unroll
-    for (int i = 0; i < P; ++i) narrow(widen<Compute<S>>(pack.at[i]) * factor, pack.at[i]);
+    for (int i = 0; i < P; ++i)
+      narrow(factor * unless_zero(factor, widen<T>(pack.at[i])), pack.at[i]);
     whole ? pack.store(p + start) : pack.store(p + start, 0, high);
+  }
+}
+
+// Of any dtype but float64.
+template <class T>
+__device__ __forceinline__ void multiply_narrow(const Output& out, int64_t count, T factor) {
+  switch (out.dtype) {
+    case DType::float32: return multiply<float, 4>(static_cast<float*>(out.data), count, factor);
+    case DType::float16: return multiply<__half, 8>(static_cast<__half*>(out.data), count, factor);
+    default:
+      return multiply<__nv_bfloat16, 8>(static_cast<__nv_bfloat16*>(out.data), count, factor);
   }
 }
 
@@ -28,13 +42,11 @@ __global__ void __launch_bounds__(kThreads) scale_kernel(const __grid_constant__
   const Output& out = args.gradients[blockIdx.y];
   const int64_t count = args.elements[blockIdx.y];
   const auto single = static_cast<float>(factor);
-  switch (out.dtype) {
-    case DType::float64: return multiply<double, 4>(static_cast<double*>(out.data), count, factor);
-    case DType::float32: return multiply<float, 4>(static_cast<float*>(out.data), count, single);
-    case DType::float16: return multiply<__half, 8>(static_cast<__half*>(out.data), count, single);
-    case DType::bfloat16:
-      return multiply<__nv_bfloat16, 8>(static_cast<__nv_bfloat16*>(out.data), count, single);
-  }
+  if (out.dtype == DType::float64)
+    return multiply<double, 4>(static_cast<double*>(out.data), count, factor);
+  // A factor that is no float is not rounded first.
+  if (static_cast<double>(single) == factor) return multiply_narrow(out, count, single);
+  multiply_narrow(out, count, factor);
 }
 
 }  // namespace

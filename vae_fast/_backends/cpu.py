@@ -251,8 +251,19 @@ def negative_elbo_backward(
 
 
 def scale_(gradients: tuple[Tensor | None, ...], factor: Tensor) -> None:
-    """Multiplies each gradient by a 0-dim factor, in place; nothing to do where it is 1."""
-    if _C.value(factor) != 1.0:
+    """Multiplies each gradient by a 0-dim factor, in place; nothing to do where it is 1.
+
+    Times 0 it is 0, where it is infinite or NaN too.
+    """
+    value = _C.value(factor)
+    if value != 1.0:
         for gradient in gradients:
-            if gradient is not None:
+            if gradient is None:
+                continue
+            if value == 0.0:
+                gradient.zero_()
+            elif factor.dtype is torch.float64 and gradient.dtype is not torch.float64:
+                # By mul_ a factor without dimensions would be rounded first.
+                torch.mul(gradient, factor.expand(gradient.shape), out=gradient)
+            else:
                 gradient.mul_(factor)

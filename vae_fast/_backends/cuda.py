@@ -39,6 +39,12 @@ def _as_read(tensors: Tensors, like: torch.dtype) -> Tensors:
     return tuple(t if t is None or t.dtype in alike else t.to(compute) for t in tensors)
 
 
+def _as_read_beside(tensors: Tensors, mean: Tensor, other: Tensor) -> Tensors:
+    """``_as_read`` like ``mean``; or in float64 where ``other``, which they meet in a sum or a
+    product, is."""
+    return _as_read(tensors, torch.float64 if other.dtype is torch.float64 else mean.dtype)
+
+
 def _sampled(tensor: Tensor | None, like: Tensor) -> Tensor | None:
     """``tensor``, of the samples' shape, in a dtype that is read beside ``like``'s."""
     if tensor is None or tensor.dtype is like.dtype:
@@ -283,7 +289,7 @@ def _decoder_backward(
     needs: Needs,
 ) -> tuple[Tensor | None, ...]:
     tensors = (x, mean, logvar)
-    inputs = _as_read(tensors, mean.dtype)
+    inputs = _as_read_beside(tensors, mean, grad_ll)
     grad_x, *gradients = _kernels.gaussian_log_likelihood_backward(
         grad_ll, scale, *inputs, event_dims, bounds, _made(needs, inputs[1] is not mean)
     )
@@ -318,7 +324,7 @@ def negative_elbo_forward(
         return loss, log_likelihood, (grad_mean, grad_logvar, grad_kl)
     if isinstance(beta, Tensor) and beta.dtype not in DTYPE_CODES:
         beta = beta.to(torch.float64)
-    inputs = _as_read((x, mean, logvar), mean.dtype)
+    inputs = _as_read_beside((x, mean, logvar), mean, kl)
     loss, log_likelihood, gradients = _kernels.negative_elbo_forward(
         *inputs, kl, beta, REDUCTION_CODES[reduction], event_dims, bounds,
         _made(needs, inputs[1] is not mean),
