@@ -268,6 +268,8 @@ def test_row_offset(op: str, backend: Backend) -> None:
     for row_offset, error, given in ((-1, ValueError, "-1"), (0.5, TypeError, "float")):
         with pytest.raises(error, match=f"row_offset must .*{given}"):
             call(op, backend, row_offset=row_offset)
+    with pytest.raises(ValueError, match=r"row_offset must leave .* below 2\*\*64.*; got 9223372"):
+        call(op, backend, row_offset=2**63)
 
 
 PAIRS = (("eps", "seed"), ("seed", "generator"), ("eps", "generator"))

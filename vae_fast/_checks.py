@@ -102,6 +102,25 @@ def event_dims(name: str, value: int | None, shape: torch.Size) -> int:
     return integer("event_dims", value, 0, len(shape))
 
 
+def row_offset(value: object, shape: torch.Size, event_dims: int) -> int:
+    """The index of the first row, from which every element has an index of 64 bits.
+
+    As an int64 of the same low bits, which a registered op can take.
+    """
+    offset = integer("row_offset", value, 0)
+    if type(offset) is int and offset:  # one that a compiler holds as a symbol has 63 bits itself
+        split = len(shape) - event_dims
+        cols = math.prod(shape[split:])
+        if (offset + math.prod(shape[:split])) * cols > 2**64:
+            raise ValueError(
+                "row_offset must leave each element an index below 2**64, (row_offset + rows) * "
+                f"{cols} at most 2**64; got {offset}"
+            )
+        if offset >= 2**63:
+            offset -= 2**64
+    return offset
+
+
 def halved(name: str, value: Tensor, dim: int) -> int:
     """``dim`` counted from the left, checked to be one of ``value`` that can be cut in two."""
     tensor(name, value)

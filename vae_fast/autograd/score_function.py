@@ -45,7 +45,7 @@ class ScoreFunction(torch.autograd.Function):
         if any(needs):
             backend = backward_backend(ctx.backend, gradient)
             gradients = backend.score_function_backward(
-                gradient * weight, *inputs, *ctx.options,
+                reference.times(gradient, weight), *inputs, *ctx.options,
                 gradient_needs(backend, needs, inputs[:2], ctx.options[2]),
             )  # fmt: skip
         return gradient, None, *gradients, None, None, None

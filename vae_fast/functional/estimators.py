@@ -74,7 +74,7 @@ def sample_log_weights(
     )
     if num_samples is not None:
         num_samples = _checks.integer("num_samples", num_samples, 1, 2**32)
-    row_offset = _checks.integer("row_offset", row_offset, 0)
+    row_offset = _checks.row_offset(row_offset, shape, event_dims)
     sample_offset = _checks.integer("sample_offset", sample_offset, 0, 2**32 - (num_samples or 1))
     if eps is not None or seed is not None or generator is not None:
         seed = _checks.noise_source(eps, seed, generator, shape, num_samples, device)
@@ -177,7 +177,7 @@ def score_function(
     shape, device, event_dims, logvar, _, _ = _checks.gaussian(mean, logvar, None, None, event_dims)
     if num_samples is not None:
         num_samples = _checks.integer("num_samples", num_samples, 1, 2**32)
-    row_offset = _checks.integer("row_offset", row_offset, 0)
+    row_offset = _checks.row_offset(row_offset, shape, event_dims)
     if eps is None and seed is None:
         raise ValueError("one of eps and seed must be given, that of the sample; got neither")
     seed = _checks.noise_source(eps, seed, None, shape, num_samples, device)

@@ -80,7 +80,7 @@ def sample_kl(
     )
     if num_samples is not None:
         num_samples = _checks.integer("num_samples", num_samples, 1, 2**32)
-    row_offset = _checks.integer("row_offset", row_offset, 0)
+    row_offset = _checks.row_offset(row_offset, shape, event_dims)
     if eps is not None or seed is not None or generator is not None:
         seed = _checks.noise_source(eps, seed, generator, shape, num_samples, device)
     bounds = _checks.bounds(logvar_min, logvar_max)

@@ -45,7 +45,7 @@ def noise(
         raise ValueError(f"shape must have sizes of at least 0; got {tuple(shape)}")
     event_dims = _checks.event_dims("shape", event_dims, shape)
     seed = _checks.seed(seed)
-    row_offset = _checks.integer("row_offset", row_offset, 0)
+    row_offset = _checks.row_offset(row_offset, shape, event_dims)
     if num_samples is not None:
         num_samples = _checks.integer("num_samples", num_samples, 1, 2**32)
     dtype = torch.get_default_dtype() if dtype is None else dtype

@@ -29,7 +29,7 @@ Gradients = tuple[Tensor | None, ...]
 Needs = tuple[int | Tensor, ...]
 
 
-def _times(upstream: Tensor, local: Tensor) -> Tensor:
+def times(upstream: Tensor, local: Tensor) -> Tensor:
     """The product; 0 where nothing arrives from above, though the local gradient overflows.
 
     Not where it is differentiated again: its derivative by ``upstream`` is the local gradient.
@@ -100,12 +100,12 @@ def _kl_gradients(
         v_p = clamped(prior_logvar, dtype, bounds)
         scaled, v = distance * torch.exp(-v_p), v - v_p
     ratio = torch.expm1(v)
-    by_mean = _times(upstream, scaled)
-    by_prior_logvar = _times(upstream, -0.5 * (distance * scaled + ratio))
+    by_mean = times(upstream, scaled)
+    by_prior_logvar = times(upstream, -0.5 * (distance * scaled + ratio))
     posterior, prior = control.posterior_weight, control.prior_weight
     return (
         posterior * by_mean,
-        posterior * _times(upstream, 0.5 * ratio),
+        posterior * times(upstream, 0.5 * ratio),
         -prior * by_mean,
         prior * by_prior_logvar,
     )
@@ -141,7 +141,7 @@ def sample_kl_backward(
         eps = noise_of(mean, eps, seed, num_samples, event_dims, row_offset, dtype)
         half_deviation = 0.5 * torch.exp(0.5 * clamped(logvar, dtype, bounds))
         made[0] = _plus(made[0], _over_samples(g, num_samples))
-        made[1] = _plus(made[1], _over_samples(_times(g, eps * half_deviation), num_samples))
+        made[1] = _plus(made[1], _over_samples(times(g, eps * half_deviation), num_samples))
     by_mean, by_logvar, by_prior_mean, by_prior_logvar = made
     gradients = (
         by_mean,
@@ -204,19 +204,19 @@ def sample_log_weights_backward(
     by_logvar = by_prior_mean = by_prior_logvar = None
     if grad_log_ratio is not None:
         g = over_event(grad_log_ratio.to(dtype), event_dims)
-        by_prior_mean = _over_samples(_times(g, scaled), num_samples)
-        by_prior_logvar = _over_samples(_times(g, 0.5 * (distance * scaled - 1)), num_samples)
+        by_prior_mean = _over_samples(times(g, scaled), num_samples)
+        by_prior_logvar = _over_samples(times(g, 0.5 * (distance * scaled - 1)), num_samples)
         if path_only:
-            path = _plus(path, _times(g, eps / deviation - scaled))
+            path = _plus(path, times(g, eps / deviation - scaled))
         else:
-            path = _plus(path, _times(g, -scaled))
+            path = _plus(path, times(g, -scaled))
             by_logvar = _over_samples(0.5 * g, num_samples)
     by_mean = None
     if path is not None:
         if path_weight is not None:
-            path = _times(over_event(path_weight.to(dtype), event_dims), path)
+            path = times(over_event(path_weight.to(dtype), event_dims), path)
         by_mean = _over_samples(path, num_samples)
-        through = _over_samples(_times(path, 0.5 * deviation * eps), num_samples)
+        through = _over_samples(times(path, 0.5 * deviation * eps), num_samples)
         by_logvar = _plus(by_logvar, through)
     gradients = (
         by_mean,
@@ -252,8 +252,8 @@ def score_function_backward(
     precision = torch.exp(-0.5 * v)
     # (z - m) e^(-v/2) for the z that the present m and v give: in value, eps exactly.
     distance = eps * torch.exp(-0.5 * unmoved(v)) - unmoved(m) * precision
-    by_mean = _over_samples(_times(c, distance * precision), num_samples)
-    by_logvar = _over_samples(_times(c, 0.5 * (distance * distance - 1)), num_samples)
+    by_mean = _over_samples(times(c, distance * precision), num_samples)
+    by_logvar = _over_samples(times(c, 0.5 * (distance * distance - 1)), num_samples)
     gradients = (by_mean, _inside(by_logvar, logvar, bounds))
     return _summed(gradients, (mean, logvar), mean.shape, needs)
 
@@ -273,8 +273,8 @@ def gaussian_log_likelihood_backward(
     scaled, by_logvar = distance, None
     if logvar is not None:
         scaled = distance * torch.exp(-clamped(logvar, dtype, bounds))
-        by_logvar = _times(g, 0.5 * (distance * scaled - 1))
-    by_mean = _times(g, scaled)
+        by_logvar = times(g, 0.5 * (distance * scaled - 1))
+    by_mean = times(g, scaled)
     gradients = (-by_mean, by_mean, _inside(by_logvar, logvar, bounds))
     return _summed(gradients, (x, mean, logvar), mean.shape, needs)
 
