@@ -22,22 +22,26 @@ struct Bounds {
 
 // What a gradient from above, g, is multiplied by. Where g is 0 nothing arrives, so nothing goes
 // on, whatever the factor is: it may be infinite, or NaN. The factor and not the product is made 0,
-// so that a product and a sum can still be one operation.
-template <class T>
+// so that a product and a sum can still be one operation. kMayBeZero: false where the caller knows
+// that g is not, which saves the selection.
+template <bool kMayBeZero = true, class T>
 VF_FN T unless_zero(T g, T factor) {
+  if constexpr (!kMayBeZero) return factor;
   return math::select_zero(g, T(0.0f), factor);
 }
 
 // KL from N(0, 1): (m^2 + expm1(v) - v) / 2. Gradients are times g, the upstream one.
-template <class T>
+template <class T, bool kMayBeZero = true>
 struct StandardKL {
   VF_FN static T value(T m, T expm1_minus) { return T(0.5f) * math::fma(m, m, expm1_minus); }
-  VF_FN static T grad_mean(T g, T m) { return g * unless_zero(g, m); }
-  VF_FN static T grad_logvar(T g, T expm1) { return g * unless_zero(g, T(0.5f) * expm1); }
+  VF_FN static T grad_mean(T g, T m) { return g * unless_zero<kMayBeZero>(g, m); }
+  VF_FN static T grad_logvar(T g, T expm1) {
+    return g * unless_zero<kMayBeZero>(g, T(0.5f) * expm1);
+  }
 };
 
 // KL from N(p_m, e^p_v): ((m - p_m)^2 e^-p_v + expm1(v - p_v) - (v - p_v)) / 2.
-template <class T>
+template <class T, bool kMayBeZero = true>
 struct GeneralKL {
   T difference;  // m - p_m
   T scaled;      // (m - p_m) e^-p_v
@@ -47,11 +51,11 @@ struct GeneralKL {
       : difference(m - p_m), scaled(difference * math::exp(-p_v)), ratio(math::expm1(v - p_v)) {}
   VF_FN T value() const { return T(0.5f) * math::fma(difference, scaled, ratio.expm1_minus); }
   // All times g, the upstream gradient.
-  VF_FN T grad_mean(T g) const { return g * unless_zero(g, scaled); }
-  VF_FN T grad_logvar(T g) const { return g * unless_zero(g, T(0.5f) * ratio.expm1); }
-  VF_FN T grad_prior_mean(T g) const { return g * unless_zero(g, -scaled); }
+  VF_FN T grad_mean(T g) const { return g * unless_zero<kMayBeZero>(g, scaled); }
+  VF_FN T grad_logvar(T g) const { return g * unless_zero<kMayBeZero>(g, T(0.5f) * ratio.expm1); }
+  VF_FN T grad_prior_mean(T g) const { return g * unless_zero<kMayBeZero>(g, -scaled); }
   VF_FN T grad_prior_logvar(T g) const {
-    return g * unless_zero(g, T(-0.5f) * math::fma(difference, scaled, ratio.expm1));
+    return g * unless_zero<kMayBeZero>(g, T(-0.5f) * math::fma(difference, scaled, ratio.expm1));
   }
 };
 
@@ -67,7 +71,7 @@ VF_FN T above_floor(T kl, T floor, T g) {
 }
 
 // log N(x; m, e^v) = -(ln 2pi + v + (x - m)^2 e^-v) / 2; precision is e^-v.
-template <class T>
+template <class T, bool kMayBeZero = true>
 struct LogDensity {
   static constexpr double kLogTwoPi = 1.8378770664093454836;
 
@@ -81,10 +85,10 @@ struct LogDensity {
   // -2 log N without the constant. The log-density of a row is -(D ln 2pi + the sum of this) / 2.
   VF_FN T deviance() const { return v + square; }
   // Both times g, the upstream gradient.
-  VF_FN T grad_mean(T g) const { return g * unless_zero(g, scaled); }
+  VF_FN T grad_mean(T g) const { return g * unless_zero<kMayBeZero>(g, scaled); }
   VF_FN T grad_logvar(T g) const {
     const T half = T(0.5f) * g;
-    return math::fma(half, unless_zero(g, square), -half);
+    return math::fma(half, unless_zero<kMayBeZero>(g, square), -half);
   }
 };
 

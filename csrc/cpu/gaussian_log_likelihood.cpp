@@ -12,7 +12,7 @@ void forward(const LogLikelihoodArgs& args, int threads) {
   for_each_tile(tiling, threads, false, [&](const Tile& tile, int64_t group) {
     Buffer<T> value;
     const LikelihoodTile<Form> in(args.inputs, tile);
-    in.run(value.data, T(0), nullptr, tile, group, nullptr);
+    in.run(value.data, T(0), nullptr, false, tile, group, nullptr);
     deviance.take(tile, group, value.data);
   });
   for (int64_t row = 0; row < args.shape.rows; ++row)
@@ -26,9 +26,10 @@ void backward(const LogLikelihoodBackwardArgs& args, int threads) {
   LikelihoodSinks<T> sinks(args.gradients, tiling);
   for_each_tile(tiling, threads, sinks.by_column(), [&](const Tile& tile, int64_t group) {
     Buffer<T> rows;
-    const T* g = read_rows(args.grad, tile, args.shape.cols, rows.data, T(args.scale));
+    bool any_zero;
+    const T* g = read_rows(args.grad, tile, args.shape.cols, rows.data, T(args.scale), any_zero);
     const LikelihoodTile<Form> in(args.inputs, tile);
-    in.run(nullptr, T(0), g, tile, group, &sinks);
+    in.run(nullptr, T(0), g, any_zero, tile, group, &sinks);
   });
   sinks.finish();
 }

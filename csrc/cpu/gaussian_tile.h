@@ -50,10 +50,15 @@ inline void raise_to_floor(const KLControl& control, T* kl, int count) {
 }
 
 // What arrives for the KL of each element: for its row's and for its column's. Null: nothing does.
+// may_be_zero: whether it is 0 somewhere; of a sum it is not known.
 template <class T>
-inline const T* upstream_of(const KLUpstream& given, Shape shape, const Tile& tile, T* buffer) {
+inline const T* upstream_of(const KLUpstream& given, Shape shape, const Tile& tile, T* buffer,
+                            bool& may_be_zero) {
+  may_be_zero = given.dims.data != nullptr;
   if (given.kl.data != nullptr) {
-    read_rows(given.kl, tile, shape.cols, buffer);
+    bool any_zero;
+    read_rows(given.kl, tile, shape.cols, buffer, T(1), any_zero);
+    may_be_zero |= any_zero;
   } else if (given.dims.data != nullptr) {
     for (int i = 0; i < tile.count; ++i) buffer[i] = 0;
   } else {
@@ -125,7 +130,8 @@ class GaussianTile {
                 const ThroughSample<T, S>& z, GaussianSinks<T>& sinks) const {
     Buffer<T> upstream_buffer;
     Buffer<S> buffers[4];
-    const T* g_kl = upstream_of(upstream, shape, tile, upstream_buffer.data);
+    bool may_be_zero;
+    const T* g_kl = upstream_of(upstream, shape, tile, upstream_buffer.data, may_be_zero);
     Sink<T>* sink[4] = {&sinks.mean, &sinks.logvar, &sinks.prior_mean, &sinks.prior_logvar};
     // Not past the caches: these loops wait for arithmetic, and choosing would cost a backward pass
     // of sample_kl 6 % (AMD Zen 5).
@@ -135,9 +141,11 @@ class GaussianTile {
     const KLControl& control = upstream.control;
     if (control.floor > -__builtin_inf() || control.posterior_weight != 1.0 ||
         control.prior_weight != 1.0) {
-      run_backward<true>(g_kl, control, z, to);
+      run_backward<true, true>(g_kl, control, z, to);
+    } else if (may_be_zero) {
+      run_backward<false, true>(g_kl, control, z, to);
     } else {
-      run_backward<false>(g_kl, control, z, to);
+      run_backward<false, false>(g_kl, control, z, to);
     }
     if constexpr (std::is_same_v<S, T>) {
       for (int k = 0; k < 4; ++k)
@@ -180,8 +188,8 @@ class GaussianTile {
     }
   }
 
-  // Controlled: the KL has a floor or its gradients have weights.
-  template <bool Controlled>
+  // Controlled: the KL has a floor or its gradients have weights. MayBeZero: what arrives for it.
+  template <bool Controlled, bool MayBeZero>
   void run_backward(const T* g_kl, const KLControl& control, const ThroughSample<T, S> z,
                     S* const (&to)[4]) const {
     const S *const mean_at = mean, *const logvar_at = logvar_at_;
@@ -190,6 +198,7 @@ class GaussianTile {
     const Lanes<T> to_posterior(static_cast<T>(control.posterior_weight));
     const Lanes<T> to_prior(static_cast<T>(control.prior_weight));
     const bool with_kl = g_kl != nullptr;
+    using KL = StandardKL<Lanes<T>, MayBeZero>;
     if (standard_) {
       for_each_vector<T>(count_, [&](int i, int lanes) VF_INLINE {
         const Lanes<T> raw = get(logvar_at + i, lanes);
@@ -197,11 +206,11 @@ class GaussianTile {
         const auto e = math::exp_half<Form::kRange>(v);
         Lanes<T> g = with_kl ? get(g_kl + i, lanes) : Lanes<T>(T(0));
         if constexpr (Controlled) {
-          const Lanes<T> kl = StandardKL<Lanes<T>>::value(m, e.expm1_minus);
+          const Lanes<T> kl = KL::value(m, e.expm1_minus);
           g = to_posterior * above_floor(kl, floor, g);
         }
-        const Lanes<T> g_mean = StandardKL<Lanes<T>>::grad_mean(g, m);
-        const Lanes<T> g_logvar = StandardKL<Lanes<T>>::grad_logvar(g, e.expm1);
+        const Lanes<T> g_mean = KL::grad_mean(g, m);
+        const Lanes<T> g_logvar = KL::grad_logvar(g, e.expm1);
         write(i, lanes, bounds, raw, v, with_kl, g_mean, g_logvar, e.root, z, to);
       });
       return;
@@ -209,7 +218,7 @@ class GaussianTile {
     if constexpr (kGeneral) {
       for_each_vector<T>(count_, [&](int i, int lanes) VF_INLINE {
         const Lanes<T> raw = get(logvar_at + i, lanes), v = bounds.clamp(raw);
-        const auto kl = general(i, lanes, v);
+        const auto kl = general<MayBeZero>(i, lanes, v);
         Lanes<T> g = with_kl ? get(g_kl + i, lanes) : Lanes<T>(T(0));
         Lanes<T> g_prior = g;
         if constexpr (Controlled) {
@@ -230,9 +239,9 @@ class GaussianTile {
     }
   }
 
-  VF_FN GeneralKL<Lanes<T>> general(int i, int lanes, Lanes<T> v) const {
-    return GeneralKL<Lanes<T>>(get(mean + i, lanes), v, prior_mean(i, lanes),
-                               prior_logvar(i, lanes));
+  template <bool MayBeZero = true>
+  VF_FN GeneralKL<Lanes<T>, MayBeZero> general(int i, int lanes, Lanes<T> v) const {
+    return {get(mean + i, lanes), v, prior_mean(i, lanes), prior_logvar(i, lanes)};
   }
 
   // Adds what comes through z to the gradients of the KL, and writes both. A term whose upstream
@@ -242,12 +251,15 @@ class GaussianTile {
                           Lanes<T> root, const ThroughSample<T, S>& z, S* const (&to)[4]) {
     if (z.grad != nullptr) {
       const Lanes<T> grad = get(z.grad + i, lanes), eps = get(z.eps + i, lanes);
-      Lanes<T> sum = grad, product = slope_of(grad, eps);
+      const Lanes<T> half_root = Lanes<T>(T(0.5)) * root;
+      Lanes<T> sum = grad, through_z;
       if (z.sum != nullptr) {
         sum = get(z.sum + i, lanes) + grad;
-        product = add_slope(grad, eps, get(z.product + i, lanes));
+        const Lanes<T> product = add_slope(grad, eps, get(z.product + i, lanes));
+        through_z = root_for(product, half_root) * product;
+      } else {  // of one sample what goes on is 0 by one selection
+        through_z = unless_zero(grad, half_root * (grad * eps));
       }
-      const Lanes<T> through_z = Lanes<T>(T(0.5)) * root_for(product, root) * product;
       g_mean = with_kl ? g_mean + sum : sum;
       g_logvar = with_kl ? g_logvar + through_z : through_z;
     }

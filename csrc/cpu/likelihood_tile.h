@@ -76,8 +76,9 @@ class LikelihoodTile {
   }
 
   // The log-density's deviance at each element into deviance, where given; and the gradients, times
-  // g (one for all elements) or times g_at (one each), where sinks are.
-  void run(T* deviance, T g, const T* g_at, const Tile& tile, int64_t group,
+  // g (one for all elements) or times g_at (one each), where sinks are. any_zero: whether one of
+  // these is 0.
+  void run(T* deviance, T g, const T* g_at, bool any_zero, const Tile& tile, int64_t group,
            LikelihoodSinks<T>* sinks) const {
     Buffer<S> buffers[3];
     Sink<T>* sink[3] = {};
@@ -94,7 +95,7 @@ class LikelihoodTile {
     const X* const x_at = x_at_;
     const S *const mean_at = mean_at_, *const logvar_at = logvar_at_;
     const Bounds<Lanes<T>> bounds = bounds_;
-    const auto loop = [&](auto learned) VF_INLINE {
+    const auto loop = [&](auto learned, auto may_be_zero) VF_INLINE {
       for_each_vector<T>(count_, [&](int i, int lanes) VF_INLINE {
         Lanes<T> raw(T(0)), v(T(0)), precision(T(1));
         if constexpr (decltype(learned)::value) {
@@ -102,8 +103,8 @@ class LikelihoodTile {
           v = bounds.clamp(raw);
           precision = math::exp<Form::kRange>(-v);
         }
-        const LogDensity<Lanes<T>> density(get(x_at + i, lanes), get(mean_at + i, lanes), v,
-                                           precision);
+        const LogDensity<Lanes<T>, decltype(may_be_zero)::value> density(
+            get(x_at + i, lanes), get(mean_at + i, lanes), v, precision);
         if (deviance) put(deviance + i, lanes, density.deviance());
         const Lanes<T> scale = g_at ? get(g_at + i, lanes) : Lanes<T>(g);
         if (to[0]) to[0].put(i, lanes, -density.grad_mean(scale));
@@ -114,7 +115,10 @@ class LikelihoodTile {
         }
       });
     };
-    logvar_at_ ? loop(std::true_type{}) : loop(std::false_type{});
+    const auto choose = [&](auto learned) VF_INLINE {
+      any_zero ? loop(learned, std::true_type{}) : loop(learned, std::false_type{});
+    };
+    logvar_at_ ? choose(std::true_type{}) : choose(std::false_type{});
     if constexpr (std::is_same_v<S, T>) {
       for (int k = 0; k < 3; ++k)
         if (sink[k] != nullptr) sink[k]->take(tile, group, to[k].at);

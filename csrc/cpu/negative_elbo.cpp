@@ -18,7 +18,7 @@ void forward(const NegativeELBOArgs& args, int threads) {
   for_each_tile(tiling, threads, sinks.by_column(), [&](const Tile& tile, int64_t group) {
     Buffer<T> value;
     const LikelihoodTile<Form> in(args.inputs, tile);
-    in.run(value.data, grad_ll, nullptr, tile, group, &sinks);
+    in.run(value.data, grad_ll, nullptr, false, tile, group, &sinks);
     deviance.take(tile, group, value.data);
   });
   sinks.finish();

@@ -286,19 +286,28 @@ inline const T* read(const Operand& a, int64_t start, int count, T* buffer) {
   }
 }
 
-// One value a row, [rows], times scale, repeated for each element of the tile.
+// One value a row, [rows], times scale, repeated for each element of the tile; and, in any_zero,
+// whether one is 0.
 template <class T>
-inline const T* read_rows(const Operand& a, const Tile& tile, int64_t cols, T* buffer,
-                          T scale = 1) {
+inline const T* read_rows(const Operand& a, const Tile& tile, int64_t cols, T* buffer, T scale,
+                          bool& any_zero) {
   Buffer<T> rows;
   const T* values = read(a, tile.row, tile.rows, rows.data);
   const int each = tile.rows == 1 ? tile.count : static_cast<int>(cols);
   T* target = buffer;
+  any_zero = false;
   for (int row = 0; row < tile.rows; ++row) {
     const T value = values[row] * scale;
+    any_zero |= value == 0;
     for (int i = 0; i < each; ++i) *target++ = value;
   }
   return buffer;
+}
+
+template <class T>
+inline const T* read_rows(const Operand& a, const Tile& tile, int64_t cols, T* buffer) {
+  bool any_zero;
+  return read_rows(a, tile, cols, buffer, T(1), any_zero);
 }
 
 // Adds one value a column, [cols], to each element of the tile.
