@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import signal
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
@@ -19,6 +20,7 @@ from vae_fast.training.data import Data, Split, load, resolve, split
 from vae_fast.training.errors import Interrupted, UserError
 from vae_fast.training.folder import RunFolder
 from vae_fast.training.loader import RunData
+from vae_fast.training.lock import RunLock
 from vae_fast.training.machine import (
     check_machine,
     cpu_threads,
@@ -174,13 +176,29 @@ def train(
         callbacks: Lightning's, besides our own.
 
     Raises:
-        UserError: something that the user can put right.
+        UserError: something that the user can put right; another training has the folder, say.
         BackendUnavailableError: the asked-for backend cannot run here.
         Interrupted: SIGINT or SIGTERM, after the state was saved.
     """
     quiet_lightning()
-    plan = _plan(RunFolder(Path(out)), options, resume, overwrite)
-    config, folder, data = plan.config, plan.folder, plan.data
+    folder = RunFolder(Path(out))
+    # The first process writes for all of a run's, and so has the lock for all. What is read of the
+    # folder must not change until it is written, so that the lock comes before the checks.
+    lock = RunLock(folder.path, make=not resume) if is_first_process() else contextlib.nullcontext()
+    with lock:
+        return _train(folder, options, resume, overwrite, callbacks)
+
+
+def _train(
+    folder: RunFolder,
+    options: Mapping[str, Any],
+    resume: bool,
+    overwrite: bool,
+    callbacks: Iterable[Callback],
+) -> Report | None:
+    """``train``, in a folder that no other training writes to."""
+    plan = _plan(folder, options, resume, overwrite)
+    config, data = plan.config, plan.data
     with cpu_threads(config.threads, config.devices):
         total_steps = config.epochs * (len(plan.split.train) // plan.batch_size)
         module = VAEModule(build_model(config, data.event_shape), config, total_steps)
