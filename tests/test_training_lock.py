@@ -187,6 +187,25 @@ def test_never_two_at_a_time(tmp_path: Path) -> None:
     assert {path.name for path in tmp_path.rglob("*")} <= {"a", "b"}
 
 
+def test_a_lock_that_its_owner_removed_is_taken_anew(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Between this process's opening the file and locking it, the owner ends."""
+    first, try_lock = RunLock(tmp_path, make=True), lock._try_lock
+    first.__enter__()
+
+    def late(descriptor: int) -> bool:
+        monkeypatch.setattr(lock, "_try_lock", try_lock)
+        first.__exit__()
+        return try_lock(descriptor)
+
+    monkeypatch.setattr(lock, "_try_lock", late)
+    with RunLock(tmp_path, make=True):
+        assert (tmp_path / lock.NAME).exists()
+        with pytest.raises(UserError, match=f"process {os.getpid()} on"):
+            RunLock(tmp_path, make=True).__enter__()
+
+
 def test_folders_are_made_and_not_left_empty(tmp_path: Path, capsys: Capture) -> None:
     out = tmp_path / "a" / "b"
     with RunLock(out, make=True):
