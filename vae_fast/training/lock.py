@@ -199,13 +199,14 @@ if hasattr(os, "register_at_fork"):  # not on Windows
     os.register_at_fork(after_in_child=_forget_all)
 
 
-def holder(file: Path) -> str:
-    """Who has the lock, by what ``file`` says."""
-    for _ in range(10):
+def holder(file: Path, patience: int = 10) -> str:
+    """Who has the lock, by what ``file`` says; it is read up to ``patience`` times more."""
+    for number in range(1 + patience):
+        if number:
+            time.sleep(0.05)  # it may have the lock and not have written yet
         try:
             who = parse_json(file, read_bytes(file, _LONGEST))
         except (UserError, FileNotFoundError):
-            time.sleep(0.05)  # it may have the lock and not have written yet
             continue
         if isinstance(who, dict) and is_whole(who.get("pid"), 1, 2**32):
             host, since = (str(who.get(name)) for name in ("host", "since"))

@@ -13,6 +13,7 @@ import io
 import json
 import os
 import stat
+import sys
 import warnings
 from collections.abc import Iterator
 from pathlib import Path
@@ -20,23 +21,23 @@ from typing import Any, BinaryIO
 
 from vae_fast.training.errors import UserError
 
-DEEPEST = 32  # levels of lists and objects in JSON; a checkpoint has about 20
+DEEPEST = 20  # levels of lists and objects in JSON
 _SHOWN = 60  # characters of a value, in a message
 
 
 def shown(value: object) -> str:
     """``value`` for a message: in one short line, whatever it is."""
-    text = repr(value)
+    text = value if isinstance(value, str) and value.isprintable() else repr(value)
     return text if len(text) <= _SHOWN else f"{text[:_SHOWN]}..."
 
 
 @contextlib.contextmanager
-def parsing(path: Path | str, what: str) -> Iterator[None]:
+def parsing(path: Path | str, fault: str) -> Iterator[None]:
     """Only the call of a parser belongs in here: each of its errors is about the file.
 
     Args:
         path: the file, for the message.
-        what: what the file is not, as in "is no {what}".
+        fault: what is said of the file before the parser's reason, as in "is damaged".
 
     Raises:
         UserError: the parser raised something, or the file cannot be read.
@@ -50,15 +51,15 @@ def parsing(path: Path | str, what: str) -> Iterator[None]:
     except OSError as error:
         # Pillow and zipfile raise OSError for bad content too, then without a number.
         if error.errno is None:
-            raise UserError(f"{path} is no {what}: {_reason(error)}") from error
+            raise UserError(f"{path} {fault}: {_reason(error)}") from error
         raise UserError(f"cannot read {path}: {error.strerror or error}") from error
     except RecursionError as error:
-        raise UserError(f"{path} is no {what}: it is nested too deeply") from error
+        raise UserError(f"{path} {fault}: it is nested too deeply") from error
     except MemoryError as error:
-        raise UserError(f"{path} is no {what}: it asks for too much memory") from error
+        raise UserError(f"{path} {fault}: it asks for too much memory") from error
     except Exception as error:
         # The parsers have no error in common. They raise theirs, and those of what they call.
-        raise UserError(f"{path} is no {what}: {_reason(error)}") from error
+        raise UserError(f"{path} {fault}: {_reason(error)}") from error
 
 
 def _reason(error: Exception) -> str:
@@ -66,6 +67,24 @@ def _reason(error: Exception) -> str:
     if not text or isinstance(error, KeyError):
         text = f"{type(error).__name__} {text}".strip()
     return text if len(text) <= 300 else text[:300] + "..."
+
+
+@contextlib.contextmanager
+def silent_stderr() -> Iterator[None]:
+    """While entered, what C code writes to stderr is thrown away: the refusal says it."""
+    try:
+        kept = os.dup(2)
+    except OSError:  # it is closed
+        yield
+        return
+    try:
+        sys.stderr.flush()
+        with open(os.devnull, "wb") as nowhere:
+            os.dup2(nowhere.fileno(), 2)
+        yield
+    finally:
+        os.dup2(kept, 2)
+        os.close(kept)
 
 
 class Bounded(io.RawIOBase):
@@ -142,23 +161,41 @@ def _depth(value: Any) -> int:
     return depth
 
 
-def parse_json(path: Path | str, content: bytes | str, strict: bool = True) -> Any:
-    """The value of JSON text, of few levels.
+def parse_json(
+    path: Path | str,
+    content: bytes | str,
+    fault: str = "is damaged",
+    deepest: int = DEEPEST,
+    strict: bool = True,
+) -> Any:
+    """The value of JSON text.
 
     Args:
         path: where it is from, for the message.
+        fault: as for ``parsing``.
+        deepest: levels of lists and objects that it may have.
         strict: refuse NaN and Infinity, which Python's JSON has besides the standard's numbers.
 
     Raises:
         UserError: it is no JSON, or is nested too deeply.
     """
-    with parsing(path, "JSON file"):
+    with parsing(path, fault):
         value = json.loads(content, parse_constant=_refuse_constant if strict else None)
-    if (depth := _depth(value)) > DEEPEST:
+    if (depth := _depth(value)) > deepest:
         raise UserError(
-            f"{path} must have at most {DEEPEST} levels of lists and objects; got {depth}"
+            f"{path} {fault}: it must have at most {deepest} levels of lists and objects; "
+            f"got {depth}"
         )
     return value
+
+
+def check_memory(path: Path, count: int) -> None:
+    """UserError where ``count`` bytes are more than this machine has."""
+    if not hasattr(os, "sysconf"):  # Windows, where an allocation fails that is too large
+        return
+    most = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+    if count > most > 0:
+        raise UserError(f"{path} must fit the memory of {most} bytes; its values need {count}")
 
 
 def is_whole(value: object, low: int, high: int) -> bool:

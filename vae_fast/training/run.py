@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import signal
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -28,8 +28,10 @@ from vae_fast.training.machine import (
     quiet_lightning,
 )
 from vae_fast.training.module import VAEModule, build_model
+from vae_fast.training.reading import is_whole
 from vae_fast.training.report import Report, write_report
 from vae_fast.training.signals import StopSignals
+from vae_fast.training.state import check_run_state, model_weights
 from vae_fast.training.storage import read_checkpoint
 
 
@@ -60,11 +62,19 @@ def _config(folder: RunFolder, options: Mapping[str, Any], resume: bool) -> RunC
     return replace(config, **{name: options[name] for name in options if name in CHANGEABLE})
 
 
-def _check_state(path: Path, epochs: int) -> None:
-    progress = read_checkpoint(path)["loops"]["fit_loop"]["epoch_progress"]["current"]
-    if progress["ready"] > epochs:
+def _check_state(folder: RunFolder, config: RunConfig, shape: Sequence[int]) -> None:
+    """UserError where the run's checkpoint has other weights, or more epochs than the config."""
+    checkpoint = read_checkpoint(folder.checkpoint)
+    with torch.device("meta"):
+        model_weights(folder.checkpoint, checkpoint, build_model(config, shape))
+    done: Any = checkpoint.get("loops")
+    for name in ("fit_loop", "epoch_progress", "current", "ready"):
+        done = done.get(name) if isinstance(done, dict) else None
+    if not is_whole(done, 0, 2**62):
+        raise UserError(f"{folder.checkpoint} does not say how many epochs it has behind it")
+    if done > config.epochs:
         raise UserError(
-            f"--epochs must be at least {progress['ready']}, where the run has got to; got {epochs}"
+            f"--epochs must be at least {done}, where the run has got to; got {config.epochs}"
         )
 
 
@@ -88,7 +98,7 @@ def _plan(folder: RunFolder, options: Mapping[str, Any], resume: bool, overwrite
         )
     state = folder.checkpoint if resume and folder.checkpoint.exists() else None
     if state is not None:
-        _check_state(state, config.epochs)
+        _check_state(folder, config, data.event_shape)
     return Plan(config, folder, device, data, parts, batch_size, state)
 
 
@@ -115,6 +125,7 @@ def _fit(plan: Plan, module: VAEModule, callbacks: Iterable[Callback]) -> None:
     config, folder = plan.config, plan.folder
     again = f"vae-fast train --resume --out {folder.path}"
     was_in_one = _in_process_group()
+    state: dict[str, Any] = {}  # what to go on from
     with StopSignals() as signals:
         recorder = Recorder(folder.checkpoint, folder.metrics, signals)
         trainer = Trainer(
@@ -124,13 +135,17 @@ def _fit(plan: Plan, module: VAEModule, callbacks: Iterable[Callback]) -> None:
             precision=config.precision,  # type: ignore[arg-type]
             max_epochs=config.epochs,
             callbacks=[*callbacks, RunProgress(), recorder],
-            plugins=[SafetensorsIO()],
+            plugins=[SafetensorsIO(state)],
             default_root_dir=folder.path,
             logger=False,
             enable_model_summary=False,
             num_sanity_val_steps=0,
             use_distributed_sampler=False,
         )
+        if plan.state is not None:
+            state.update(read_checkpoint(plan.state))
+            batches = len(plan.split.train) // plan.batch_size
+            check_run_state(plan.state, state, module, trainer, batches)
         try:
             trainer.fit(
                 module,
