@@ -15,6 +15,7 @@ import contextlib
 import copy
 import io
 import json
+import os
 import random
 import resource
 import shutil
@@ -30,7 +31,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import IO, Any, NamedTuple
 
 import numpy as np
 import torch
@@ -545,13 +546,19 @@ class TookTooLong(BaseException):
 
 
 @contextmanager
-def limits() -> Iterator[None]:
-    """Time of a mutant, by a signal, and memory, by the operating system."""
+def limits(heard: IO[bytes]) -> Iterator[None]:
+    """Time of a mutant, by a signal, and memory, by the operating system.
+
+    What is written to stderr comes to the file ``heard``, C code's too.
+    """
 
     def late(number: int, frame: object) -> None:
         raise TookTooLong
 
     before = resource.getrlimit(resource.RLIMIT_AS)
+    sys.stderr.flush()
+    stderr = os.dup(2)
+    os.dup2(heard.fileno(), 2)
     pages = int(Path("/proc/self/statm").read_text().split()[0])
     resource.setrlimit(resource.RLIMIT_AS, (pages * resource.getpagesize() + ROOM, before[1]))
     handler = signal.signal(signal.SIGVTALRM, late)
@@ -561,6 +568,8 @@ def limits() -> Iterator[None]:
         signal.setitimer(signal.ITIMER_VIRTUAL, 0)
         signal.signal(signal.SIGVTALRM, handler)
         resource.setrlimit(resource.RLIMIT_AS, before)
+        os.dup2(stderr, 2)
+        os.close(stderr)
 
 
 def causes(error: BaseException | None) -> Iterator[BaseException]:
@@ -608,12 +617,16 @@ def fuzz(folder: Path, name: str, mutants: int, seed: int, most_failures: int = 
     path.parent.mkdir(exist_ok=True)
     good = path.read_bytes() if path.exists() else None
     result = Result()
-    with warnings.catch_warnings(), limits():
+    silence = 0
+    with tempfile.TemporaryFile() as heard, warnings.catch_warnings(), limits(heard):
         warnings.simplefilter("ignore")
         for number in range(mutants):
             # Of its own number alone: one mutant can be made again without those before.
             content = reader.make(random.Random(f"{seed} {name} {number}"))
             wrong = attempt(reader, path, content)
+            if (said := os.fstat(heard.fileno()).st_size) > silence:
+                wrong = f"wrote {said - silence} bytes to stderr besides: {wrong}"
+                silence = said
             if wrong is None:
                 result.refused += 1
             elif wrong == "":

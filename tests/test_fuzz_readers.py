@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import os
 import random
 from collections.abc import Iterator
 from pathlib import Path
@@ -56,8 +57,18 @@ def fill() -> None:
         raise UserError("refused") from error
 
 
+def babble() -> None:
+    os.write(2, b"Not enough data for scanline 0.")
+
+
 @pytest.mark.parametrize(
-    ("fault", "text"), [(explode, "RecursionError"), (spin, "more than"), (fill, "too much memory")]
+    ("fault", "text"),
+    [
+        (explode, "RecursionError"),
+        (spin, "more than"),
+        (fill, "too much memory"),
+        (babble, "wrote 31 bytes to stderr"),
+    ],
 )
 def test_a_fault_of_a_reader_is_found(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, fault, text: str

@@ -142,12 +142,20 @@ def resized(content: bytes, width: int, height: int) -> bytes:
     return content[:12] + head + struct.pack(">I", zipfile.crc32(head)) + content[33:]
 
 
-@pytest.mark.parametrize("side", [10_000, 100_000, 2**31 - 1])
-def test_images_of_too_many_pixels(tmp_path: Path, side: int) -> None:
+@pytest.mark.parametrize(
+    ("side", "message"),
+    [
+        (4097, "must have at most 16777216 pixels; got 4097x4097"),
+        (10_000, "must have at most 16777216 pixels; got 10000x10000"),
+        (100_000, "cannot be read as an image: .* exceeds limit"),  # Pillow's own
+        (2**31 - 1, "cannot be read as an image"),
+    ],
+)
+def test_images_of_too_many_pixels(tmp_path: Path, side: int, message: str) -> None:
     path = tmp_path / "a.png"
     Image.new("L", (5, 4)).save(path)
     path.write_bytes(resized(path.read_bytes(), side, side))
-    with little_memory(), pytest.raises(UserError, match=r"a\.png (must have|cannot be read)"):
+    with little_memory(), pytest.raises(UserError, match=rf"a\.png {message}"):
         load(str(tmp_path))
 
 
@@ -161,17 +169,30 @@ def test_images_of_more_than_the_memory(tmp_path: Path, monkeypatch: pytest.Monk
         load(str(tmp_path))
 
 
+@pytest.mark.parametrize(
+    ("old", "new"),
+    [
+        (b"\x78\x9c", b"\xff\xff"),  # where the packed pixels begin
+        (struct.pack("<HHIH", 277, 3, 1, 3), struct.pack("<HHIH", 277, 3, 1, 7)),  # channels
+    ],
+    ids=["by its library", "by Pillow"],
+)
 def test_nothing_but_the_refusal_is_said_of_a_tiff_file(
-    tmp_path: Path, capfd: pytest.CaptureFixture[str]
+    tmp_path: Path,
+    capfd: pytest.CaptureFixture[str],
+    caplog: pytest.LogCaptureFixture,
+    old: bytes,
+    new: bytes,
 ) -> None:
-    """Its library writes to stderr by itself."""
     path = tmp_path / "a.tif"
     Image.new("RGB", (50, 40)).save(path, compression="tiff_deflate")
-    content = bytearray(path.read_bytes())
-    content[8:16] = b"\xff" * 8
-    path.write_bytes(content)
-    text = fails(capfd, "train", f"--data={tmp_path}", f"--out={tmp_path / 'run'}")
-    assert "a.tif cannot be read as an image" in text
+    content = path.read_bytes()
+    assert content.count(old) == 1
+    path.write_bytes(content.replace(old, new))
+    options = [f"--data={tmp_path}", f"--out={tmp_path / 'run'}"]
+    text = fails(capfd, "train", *options)
+    assert text.startswith(f"{path} cannot be read as an image: ")
+    assert not caplog.records
 
 
 def test_other_formats_behind_an_image_s_name(tmp_path: Path) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import logging
 from pathlib import Path
 from typing import IO, Any, cast
 
@@ -202,6 +203,8 @@ def read_images(folder: Path) -> tuple[np.ndarray, np.ndarray | None]:
         raise UserError(
             f"{folder} must hold images ({', '.join(s[1:] for s in IMAGE_SUFFIXES)}); got none"
         )
+    # It says of some broken images what the refusal says too.
+    logging.getLogger("PIL").setLevel(logging.CRITICAL)
     images: list[np.ndarray] = []
     expected = None
     for path in paths:
