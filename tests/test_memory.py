@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import copy
 import gc
+import json
+import os
 import pickle
 import random
 import subprocess
@@ -177,14 +179,180 @@ def test_gradients_of_a_step_before_stay_what_they_were(compiled_backend: Backen
     assert all(torch.equal(*pair) for pair in zip(with_cache, steps(), strict=True))
 
 
-def test_the_environment_variable() -> None:
-    def run(value: str) -> subprocess.CompletedProcess[str]:
-        code = (
-            f"import os; os.environ['VAE_FAST_CPU_CACHE'] = {value!r}\n"
-            "from vae_fast import memory; print(memory.limit())"
-        )
-        return subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+def test_one_block_above_the_limit_leaves_the_others() -> None:
+    memory.set_limit(9 << 20)
+    tensors = [large() for _ in range(2)]
+    huge = memory.empty((3, *LARGE), torch.float32)
+    del tensors
+    assert memory.cached_bytes() == 8 << 20
+    del huge
+    assert memory.cached_bytes() == 8 << 20
+    # Nor does one that was taken in before the limit fell.
+    memory.set_limit(64 << 20)
+    huge = memory.empty((3, *LARGE), torch.float32)
+    del huge
+    assert memory.cached_bytes() == 20 << 20
+    memory.set_limit(9 << 20)
+    assert memory.cached_bytes() == 8 << 20
 
-    assert run("3").stdout == f"{3 << 20}\n"
-    assert run("0").stdout == "0\n"
-    assert "VAE_FAST_CPU_CACHE must be a whole number of MiB; got 'much'" in run("much").stderr
+
+FORKS = """
+import os, signal, sys, threading, time
+import torch
+from vae_fast import memory
+
+def hammer():
+    while True:
+        memory.empty((1 << 20,), torch.uint8)
+
+def child():
+    assert memory.cached_bytes() == 0
+    tensor = memory.empty((1 << 20,), torch.uint8)
+    address = tensor.data_ptr()
+    del tensor, lent[:]
+    assert memory.cached_bytes() == 3 << 20  # what was lent before the fork comes back, too
+    assert memory.empty((1 << 20,), torch.uint8).data_ptr() == address
+    memory.empty_cache()
+    assert memory.cached_bytes() == 0
+
+lent = [memory.empty((2 << 20,), torch.uint8)]
+for _ in range(4):
+    threading.Thread(target=hammer, daemon=True).start()
+sys.setswitchinterval(1e-5)  # so that threads are stopped where they have the lock
+for number in range(int(sys.argv[1])):
+    pid = os.fork()
+    if pid == 0:
+        status = 1
+        try:
+            child()
+            status = 0
+        finally:
+            os._exit(status)
+    end = time.monotonic() + 20
+    while (found := os.waitpid(pid, os.WNOHANG)) == (0, 0):
+        if time.monotonic() > end:
+            os.kill(pid, signal.SIGKILL)
+            sys.exit(f"child {number} hangs")
+        time.sleep(0.001)
+    assert found[1] == 0, (number, found)
+    time.sleep(0.001)
+os._exit(0)  # not through Python's own end, which the threads would meet at work
+"""
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="needs fork")
+def test_a_fork_while_other_threads_are_inside() -> None:
+    done = subprocess.run(
+        [sys.executable, "-W", "ignore", "-c", FORKS, "100"],
+        capture_output=True,
+        text=True,
+        timeout=120,
+    )
+    assert done.returncode == 0, done.stderr
+
+
+FORK_INSIDE = """
+import os, sys
+from vae_fast import memory
+
+cache = memory._cache
+
+class Forking(memory._Block):
+    # Stands for a signal handler that forks between two steps of the cache.
+    @property
+    def bytes(self):
+        global pid
+        if pid is None:
+            pid = os.fork()
+        return whole
+
+whole = memory._Block(2 << 20).bytes
+for call in (
+    lambda: cache.take(1 << 20),
+    lambda: cache.give_back(memory._Block(1 << 20)),
+    cache.size,
+    lambda: cache.set_limit(1 << 20),
+):
+    cache.set_limit(2 << 20)
+    cache.reset()
+    cache.blocks.append(Forking.__new__(Forking))
+    pid = None
+    try:
+        call()
+        assert pid is not None and not cache.lock.locked()
+        cache.take(1 << 20)
+        cache.size()
+    except BaseException:
+        if pid == 0:
+            sys.excepthook(*sys.exc_info())
+            os._exit(1)
+        raise
+    if pid == 0:
+        os._exit(0)
+    assert os.waitpid(pid, 0)[1] == 0
+"""
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="needs fork")
+def test_a_fork_by_the_thread_that_is_inside() -> None:
+    done = subprocess.run(
+        [sys.executable, "-W", "ignore", "-c", FORK_INSIDE],
+        capture_output=True,
+        text=True,
+        timeout=60,
+    )
+    assert done.returncode == 0, done.stderr
+
+
+LIMITS = """
+import importlib, json, os, sys, warnings
+from vae_fast import memory
+
+found = []
+for value in json.loads(sys.argv[1]):
+    if value is None:
+        os.environ.pop("VAE_FAST_CPU_CACHE", None)
+    else:
+        os.environ["VAE_FAST_CPU_CACHE"] = value
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        importlib.reload(memory)
+    found.append([memory.limit(), [f"{w.category.__name__}: {w.message}" for w in caught]])
+print(json.dumps(found))
+"""
+
+
+def limits_of(values: list[str | None]) -> list[tuple[int, list[str]]]:
+    """For each value of the environment variable, the limit and what is said of the value."""
+    done = subprocess.run(
+        [sys.executable, "-c", LIMITS, json.dumps(values)], capture_output=True, text=True
+    )
+    assert done.returncode == 0, done.stderr
+    return [tuple(each) for each in json.loads(done.stdout)]
+
+
+def test_the_environment_variable() -> None:
+    mebibytes = {None: 512, "": 512, "0": 0, "3": 3, "0064": 64, "9" * 9: 10**9 - 1}
+    expected = [(count << 20, []) for count in mebibytes.values()]
+    assert limits_of(list(mebibytes)) == expected
+
+
+def test_nonsense_in_the_environment_variable_is_said() -> None:
+    values = ["much", "-1", "1.5", " ", "1e3", "1_000", "0x10", "٣", "²", "9" * 10, "9" * 5000]
+    for value, found in zip(values, limits_of(list(values)), strict=True):
+        shown = repr(value if len(value) <= 40 else value[:40] + "...")
+        text = (
+            "RuntimeWarning: VAE_FAST_CPU_CACHE must be a whole number of MiB from 0 to 999999999; "
+            f"got {shown}: the default of 512 is used"
+        )
+        assert found == (512 << 20, [text])
+
+
+def test_nonsense_in_the_environment_variable_lets_the_package_be_imported() -> None:
+    environment = {**os.environ, "VAE_FAST_CPU_CACHE": "much"}
+    code = "from vae_fast import memory; print(memory.limit())"
+    done = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, env=environment
+    )
+    assert (done.returncode, done.stdout) == (0, f"{512 << 20}\n"), done.stderr
+    assert done.stderr.count("RuntimeWarning: VAE_FAST_CPU_CACHE must be a whole number") == 1

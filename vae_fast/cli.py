@@ -17,6 +17,7 @@ from vae_fast.training import config as settings
 from vae_fast.training.errors import Interrupted, UserError, require_extra
 
 USER_ERROR = 2
+LONGEST = 4000  # characters of an error's line
 
 TRAIN_TEXT = """\
 Train a variational autoencoder and report its held-out ELBO beside probabilistic PCA.
@@ -235,7 +236,10 @@ def one_line(error: BaseException) -> str:
         return "not enough memory"
     if isinstance(error, OSError) and error.strerror:
         return f"{error.filename}: {error.strerror}" if error.filename else error.strerror
-    return " ".join(str(error).split())
+    text = " ".join(str(error).split())
+    # What a file says must not move the cursor.
+    text = "".join(each if each.isprintable() else ascii(each)[1:-1] for each in text)
+    return text if len(text) <= LONGEST else f"{text[:LONGEST]}..."
 
 
 def is_out_of_memory(error: RuntimeError) -> bool:

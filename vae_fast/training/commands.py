@@ -18,10 +18,22 @@ from vae_fast.training.machine import check_backend, device_type
 from vae_fast.training.module import build_model
 from vae_fast.training.report import NUM_SAMPLES, Report, evaluate_model
 from vae_fast.training.seeds import SAMPLES, derive
+from vae_fast.training.state import model_weights
 from vae_fast.training.storage import atomic_write, read_checkpoint
 
 MOST_SAMPLES = 100_000
 MOST_DRAWN = 4096  # more would be a picture of tens of thousands of pixels a side
+
+
+def load_model(folder: RunFolder, config: RunConfig, described: Description) -> FusedVAE:
+    """The trained model of a run, on the CPU."""
+    checkpoint = read_checkpoint(folder.checkpoint)
+    with torch.device("meta"):  # the config may ask for more memory than the checkpoint fills
+        form = build_model(config, described.event_shape)
+    weights = model_weights(folder.checkpoint, checkpoint, form)
+    model = build_model(config, described.event_shape)
+    model.load_state_dict(weights)
+    return model
 
 
 def _load_run(
@@ -32,13 +44,7 @@ def _load_run(
     config, described = folder.read_config()
     device = device_type(accelerator)
     check_backend(backend, device)
-    weights = read_checkpoint(folder.checkpoint)["state_dict"]
-    model = build_model(config, described.event_shape)
-    prefix = "model."
-    try:
-        model.load_state_dict({name.removeprefix(prefix): weights[name] for name in weights})
-    except RuntimeError as error:
-        raise UserError(f"{folder.checkpoint} does not belong to {folder.config}") from error
+    model = load_model(folder, config, described)
     model.backend = backend
     return folder, config, described, model.to(device).eval()
 
@@ -100,6 +106,8 @@ def sample(
         check_whole("seed", seed, 0, 2**64 - 1)
     _, config, described, model = _load_run(run, backend, accelerator)
     drawn = model.sample(num, seed=derive(config.seed if seed is None else seed, SAMPLES))
+    if not torch.isfinite(drawn).all():
+        raise UserError(f"the model of {run} gives values that are not finite")
     if out.suffix.lower() == ".npy":
         content = io.BytesIO()
         np.save(content, drawn.to("cpu", torch.float32).numpy(), allow_pickle=False)

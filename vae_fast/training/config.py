@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-import math
-from collections.abc import Mapping
+import os
 from dataclasses import asdict, dataclass, fields
 
 from vae_fast.model import DECODER_VARIANCES
@@ -19,6 +18,7 @@ from vae_fast.objectives import (
 )
 from vae_fast.objectives.baselines import BASELINES
 from vae_fast.training.errors import UserError
+from vae_fast.training.reading import is_number, is_whole, shown
 
 VARIANCES = DECODER_VARIANCES
 OBJECTIVES = ("elbo", "iwae")
@@ -42,6 +42,9 @@ ADDED = (
 )  # fmt: skip
 
 
+MOST_LAYERS = 1000
+
+
 def option(name: str) -> str:
     """The command-line spelling of a field: ``latent_dim`` is ``--latent-dim``."""
     return "--" + name.replace("_", "-")
@@ -49,21 +52,30 @@ def option(name: str) -> str:
 
 def check_whole(name: str, value: object, low: int, high: int) -> None:
     """UserError, naming the option, where ``value`` is no int from ``low`` to ``high``."""
-    if isinstance(value, bool) or not isinstance(value, int) or not low <= value <= high:
-        raise UserError(f"{option(name)} must be a whole number from {low} to {high}; got {value}")
+    if not is_whole(value, low, high):
+        raise UserError(
+            f"{option(name)} must be a whole number from {low} to {high}; got {shown(value)}"
+        )
 
 
 def _number(name: str, value: object, low: float, high: float, low_open: bool = False) -> None:
-    real = isinstance(value, (int, float)) and not isinstance(value, bool)
-    inside = real and math.isfinite(value) and low <= value <= high  # type: ignore[arg-type,operator]
+    inside = is_number(value) and low <= value <= high  # type: ignore[operator]
     if not inside or (low_open and value == low):
         start = f"above {low:g}" if low_open else f"from {low:g}"
-        raise UserError(f"{option(name)} must be a number {start} to {high:g}; got {value}")
+        raise UserError(f"{option(name)} must be a number {start} to {high:g}; got {shown(value)}")
 
 
 def _one_of(name: str, value: object, choices: tuple[str, ...]) -> None:
     if value not in choices:
-        raise UserError(f"{option(name)} must be one of {', '.join(choices)}; got {value}")
+        raise UserError(f"{option(name)} must be one of {', '.join(choices)}; got {shown(value)}")
+
+
+def _is_path(text: str) -> bool:
+    """Whether the system can be asked for a file of that name."""
+    try:
+        return b"\0" not in os.fsencode(text)
+    except UnicodeEncodeError:  # half a character, which JSON can hold
+        return False
 
 
 @dataclass(frozen=True)
@@ -104,12 +116,18 @@ class RunConfig:
     threads: int | None = None
 
     def __post_init__(self) -> None:
-        if not isinstance(self.data, str) or not self.data or "\0" in self.data:
-            raise UserError(f"--data must name a data set or a path; got {self.data!r}")
+        if not isinstance(self.data, str) or not self.data or not _is_path(self.data):
+            raise UserError(f"--data must name a data set or a path; got {self.data!r:.200}")
         _number("validation_fraction", self.validation_fraction, 0, 0.9, low_open=True)
         check_whole("latent_dim", self.latent_dim, 1, 10**6)
         if not isinstance(self.hidden_dims, tuple) or not self.hidden_dims:
-            raise UserError(f"--hidden-dims must be widths such as 512,256; got {self.hidden_dims}")
+            raise UserError(
+                f"--hidden-dims must be widths such as 512,256; got {shown(self.hidden_dims)}"
+            )
+        if len(self.hidden_dims) > MOST_LAYERS:
+            raise UserError(
+                f"--hidden-dims must be at most {MOST_LAYERS} widths; got {len(self.hidden_dims)}"
+            )
         for width in self.hidden_dims:
             check_whole("hidden_dims", width, 1, 10**6)
         _one_of("decoder_variance", self.decoder_variance, VARIANCES)
@@ -190,14 +208,16 @@ class RunConfig:
         return {**asdict(self), "hidden_dims": list(self.hidden_dims)}
 
     @classmethod
-    def from_json(cls, values: Mapping[str, object]) -> RunConfig:
+    def from_json(cls, values: object) -> RunConfig:
         """The config that ``to_json`` gave; UserError where ``values`` cannot be one."""
+        if not isinstance(values, dict):
+            raise UserError(f"the options must be an object; got {shown(values)}")
         names = {field.name for field in fields(cls)}
         if unknown := sorted(set(values) - names):
-            raise UserError(f"unknown options: {', '.join(unknown)}")
+            raise UserError(f"unknown options: {shown(', '.join(unknown))}")
         if missing := sorted(names - set(values) - set(ADDED)):
             raise UserError(f"missing options: {', '.join(missing)}")
         hidden_dims = values["hidden_dims"]
         if isinstance(hidden_dims, list):
             values = {**values, "hidden_dims": tuple(hidden_dims)}
-        return cls(**values)  # type: ignore[arg-type]
+        return cls(**values)

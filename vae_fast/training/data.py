@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Mapping
-from dataclasses import dataclass
+import math
+import re
+from dataclasses import dataclass, fields
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import torch
@@ -14,9 +14,15 @@ from torch import Tensor
 
 from vae_fast.training.errors import UserError
 from vae_fast.training.readers import read_array, read_images
+from vae_fast.training.reading import is_number, is_whole, shown
 from vae_fast.training.seeds import SPLIT, derive, permutation
 
 DIGITS = "digits"
+
+# Of a description: what no machine holds.
+MOST_ROWS = 2**40
+MOST_VALUES = 2**31  # of a row
+MOST_SIZE = 3.5e38  # of a value: that of float32
 
 
 @dataclass(frozen=True)
@@ -29,11 +35,36 @@ class Description:
     limits: tuple[float, float]  # of the values to show
 
     @classmethod
-    def from_json(cls, values: Mapping[str, Any]) -> Description:
-        """The description that ``dataclasses.asdict`` gave; ValueError where it cannot be one."""
-        shape = tuple(int(size) for size in values["event_shape"])
-        low, high = (float(limit) for limit in values["limits"])
-        return cls(int(values["rows"]), shape, str(values["sha256"]), (low, high))
+    def from_json(cls, values: object) -> Description:
+        """The description that ``dataclasses.asdict`` gave; UserError where it cannot be one."""
+        names = [field.name for field in fields(cls)]
+        if not isinstance(values, dict) or sorted(values) != sorted(names):
+            raise UserError(
+                f"the data must be described by {', '.join(names)}; got {shown(values)}"
+            )
+        rows, shape, digest, limits = (values[name] for name in names)
+        if not is_whole(rows, 3, MOST_ROWS):
+            raise UserError(f"rows must be a whole number from 3 to {MOST_ROWS}; got {shown(rows)}")
+        if (
+            not isinstance(shape, (list, tuple))
+            or not 1 <= len(shape) <= 3
+            or not all(is_whole(size, 1, MOST_VALUES) for size in shape)
+            or math.prod(shape) > MOST_VALUES
+        ):
+            raise UserError(
+                f"event_shape must be 1 to 3 whole numbers with a product of 1 to {MOST_VALUES}; "
+                f"got {shown(shape)}"
+            )
+        if not isinstance(digest, str) or not re.fullmatch("[0-9a-f]{64}", digest):
+            raise UserError(f"sha256 must be 64 hexadecimal digits; got {shown(digest)}")
+        if (
+            not isinstance(limits, (list, tuple))
+            or len(limits) != 2
+            or not all(is_number(limit) and abs(limit) <= MOST_SIZE for limit in limits)
+            or limits[0] > limits[1]
+        ):
+            raise UserError(f"limits must be two numbers of float32, in order; got {shown(limits)}")
+        return cls(rows, tuple(shape), digest, (float(limits[0]), float(limits[1])))
 
 
 @dataclass(frozen=True)

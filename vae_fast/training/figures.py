@@ -15,6 +15,7 @@ from vae_fast import FusedVAE
 from vae_fast.training.grids import as_images, mosaic, show_mosaic
 from vae_fast.training.metrics import Row
 
+FARTHEST = 1e30  # from 0, on an axis
 TRAIN, HELD_OUT, YARDSTICK = "#4c78a8", "#e45756", "#555555"
 
 
@@ -35,6 +36,11 @@ def like_parameters(model: FusedVAE, rows: Tensor) -> Tensor:
     return rows.to(parameter.device, parameter.dtype)
 
 
+def drawable(value: float) -> float:
+    """``value``, or a gap where it is beyond what axes can show."""
+    return value if abs(value) <= FARTHEST else math.nan
+
+
 def curves(rows: Sequence[Row], ppca_log_likelihood: float | None) -> bytes:
     """ELBO, log-likelihood and KL by epoch, of the training and the held-out rows."""
     figure = Figure(figsize=(12, 3.8), layout="constrained")
@@ -42,13 +48,14 @@ def curves(rows: Sequence[Row], ppca_log_likelihood: float | None) -> bytes:
     epochs = [row["epoch"] for row in rows]
     for axes, (term, title) in zip(figure.subplots(1, 3), panels, strict=True):
         for name, label, colour in ("train", "training", TRAIN), ("held_out", "held out", HELD_OUT):
-            values = [row[f"{name}_{term}"] for row in rows]
+            values = [drawable(row[f"{name}_{term}"]) for row in rows]
             axes.plot(epochs, values, color=colour, label=label, linewidth=1.5)
         shown = [row[f"{name}_{term}"] for row in rows for name in ("train", "held_out")]
         if shown:
             # An untrained decoder can be thousands of nats down: the view begins where the
             # first tenth of the epochs is over, at the least.
-            settled = shown[2 * (len(rows) // 10) :]
+            settled = [each for each in shown[2 * (len(rows) // 10) :] if drawable(each) == each]
+        if shown and settled:
             low, high = min(settled), max(settled)
             if term == "elbo" and ppca_log_likelihood is not None:
                 low, high = min(low, ppca_log_likelihood), max(high, ppca_log_likelihood)

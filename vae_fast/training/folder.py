@@ -11,9 +11,11 @@ from pathlib import Path
 from vae_fast.training.config import RunConfig
 from vae_fast.training.data import Description
 from vae_fast.training.errors import UserError
+from vae_fast.training.reading import parse_json, read_bytes
 from vae_fast.training.storage import atomic_write
 
 FORMAT = "vae-fast run 1"
+LONGEST_CONFIG = 2**20  # bytes; a usual one has a thousand
 FIGURES = ("curves.png", "reconstructions.png", "samples.png", "latent_map.png")
 
 
@@ -91,13 +93,15 @@ class RunFolder:
         if not self.path.is_dir():
             raise UserError(f"there is no run folder {self.path}")
         try:
-            content = json.loads(self.config.read_bytes())
-            if not isinstance(content, dict) or content.get("format") != FORMAT:
-                raise ValueError(f"it is not of format {FORMAT!r}")
-            return RunConfig.from_json(content["config"]), Description.from_json(content["data"])
+            content = parse_json(self.config, read_bytes(self.config, LONGEST_CONFIG))
         except FileNotFoundError as error:
             raise UserError(f"{self.path} is no run's folder: it has no config.json") from error
-        except OSError as error:
-            raise UserError(f"cannot read {self.config}: {error.strerror or error}") from error
-        except (ValueError, KeyError, TypeError, UserError) as error:
+        if not isinstance(content, dict) or content.get("format") != FORMAT:
+            raise UserError(f"{self.config} is damaged: it must be of format {FORMAT!r}")
+        try:
+            return (
+                RunConfig.from_json(content.get("config")),
+                Description.from_json(content.get("data")),
+            )
+        except UserError as error:
             raise UserError(f"{self.config} is damaged: {error}") from error

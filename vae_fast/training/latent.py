@@ -18,10 +18,18 @@ from vae_fast.training.grids import as_images, mosaic
 SIDE = 16  # decoded images along each axis
 CATEGORIES = 20  # more different labels than this get a colour scale instead of a legend
 CHUNK = 1024
+LONGEST = 40  # characters of a label
+
+
+def _text(label: object) -> str:
+    """A label as fonts can show it, and not as long as the picture is wide."""
+    text = "".join(each if each.isprintable() else "?" for each in str(label)[:LONGEST])
+    # Matplotlib leaves what begins with an underscore out of legends.
+    return f" {text}" if text.startswith("_") else text
 
 
 def _scatter(figure: Figure, axes: Any, means: np.ndarray, labels: np.ndarray | None) -> None:
-    style = {"s": 14, "alpha": 0.8, "linewidths": 0}
+    style: dict[str, Any] = {"s": 14, "alpha": 0.8, "linewidths": 0}
     if labels is None:
         axes.scatter(*means.T, color="#4c78a8", **style)
         return
@@ -32,9 +40,15 @@ def _scatter(figure: Figure, axes: Any, means: np.ndarray, labels: np.ndarray | 
         return
     colours = colormaps["tab10" if len(names) <= 10 else "tab20"]
     for index, name in enumerate(names):
-        axes.scatter(*means[labels == name].T, color=colours(index % 20), label=str(name), **style)
+        axes.scatter(
+            *means[labels == name].T, color=colours(index % 20), label=_text(name), **style
+        )
     if len(names) <= CATEGORIES:
-        axes.legend(title="label", loc="upper left", bbox_to_anchor=(1.0, 1.0), frameon=False)
+        legend = axes.legend(
+            title="label", loc="upper left", bbox_to_anchor=(1.0, 1.0), frameon=False
+        )
+        for text in legend.get_texts():
+            text.set_parse_math(False)  # a label with dollar signs is no formula
 
 
 @torch.no_grad()

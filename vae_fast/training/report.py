@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import asdict, dataclass
 
 import torch
@@ -12,6 +13,7 @@ from vae_fast.objectives import ELBO
 from vae_fast.training import figures
 from vae_fast.training.config import RunConfig
 from vae_fast.training.data import Split
+from vae_fast.training.errors import UserError
 from vae_fast.training.folder import RunFolder, to_json
 from vae_fast.training.latent import latent_map
 from vae_fast.training.metrics import read_metrics
@@ -106,8 +108,17 @@ def evaluate_model(
     num_samples: int = NUM_SAMPLES,
     likelihood_samples: int = 0,
 ) -> Report:
-    """The held-out terms, ln p(x) where it has samples, and the yardstick."""
+    """The held-out terms, ln p(x) where it has samples, and the yardstick.
+
+    Raises:
+        UserError: the model gives values that are no numbers.
+    """
     terms = held_out_terms(model, split.held_out, config.seed, num_samples)
+    if not math.isfinite(terms.elbo):
+        raise UserError(
+            f"the model has a held-out ELBO of {terms.elbo}: it diverged; train one with a smaller "
+            f"--learning-rate than {config.learning_rate:g}"
+        )
     log_p = None
     if likelihood_samples:
         log_p = held_out_log_p(model, split.held_out, config.seed, likelihood_samples)

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import signal
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -19,6 +20,7 @@ from vae_fast.training.data import Data, Split, load, resolve, split
 from vae_fast.training.errors import Interrupted, UserError
 from vae_fast.training.folder import RunFolder
 from vae_fast.training.loader import RunData
+from vae_fast.training.lock import RunLock
 from vae_fast.training.machine import (
     check_machine,
     cpu_threads,
@@ -26,8 +28,10 @@ from vae_fast.training.machine import (
     quiet_lightning,
 )
 from vae_fast.training.module import VAEModule, build_model
+from vae_fast.training.reading import is_whole
 from vae_fast.training.report import Report, write_report
 from vae_fast.training.signals import StopSignals
+from vae_fast.training.state import check_run_state, model_weights
 from vae_fast.training.storage import read_checkpoint
 
 
@@ -58,11 +62,19 @@ def _config(folder: RunFolder, options: Mapping[str, Any], resume: bool) -> RunC
     return replace(config, **{name: options[name] for name in options if name in CHANGEABLE})
 
 
-def _check_state(path: Path, epochs: int) -> None:
-    progress = read_checkpoint(path)["loops"]["fit_loop"]["epoch_progress"]["current"]
-    if progress["ready"] > epochs:
+def _check_state(folder: RunFolder, config: RunConfig, shape: Sequence[int]) -> None:
+    """UserError where the run's checkpoint has other weights, or more epochs than the config."""
+    checkpoint = read_checkpoint(folder.checkpoint)
+    with torch.device("meta"):
+        model_weights(folder.checkpoint, checkpoint, build_model(config, shape))
+    done: Any = checkpoint.get("loops")
+    for name in ("fit_loop", "epoch_progress", "current", "ready"):
+        done = done.get(name) if isinstance(done, dict) else None
+    if not is_whole(done, 0, 2**62):
+        raise UserError(f"{folder.checkpoint} does not say how many epochs it has behind it")
+    if done > config.epochs:
         raise UserError(
-            f"--epochs must be at least {progress['ready']}, where the run has got to; got {epochs}"
+            f"--epochs must be at least {done}, where the run has got to; got {config.epochs}"
         )
 
 
@@ -86,7 +98,7 @@ def _plan(folder: RunFolder, options: Mapping[str, Any], resume: bool, overwrite
         )
     state = folder.checkpoint if resume and folder.checkpoint.exists() else None
     if state is not None:
-        _check_state(state, config.epochs)
+        _check_state(folder, config, data.event_shape)
     return Plan(config, folder, device, data, parts, batch_size, state)
 
 
@@ -113,6 +125,7 @@ def _fit(plan: Plan, module: VAEModule, callbacks: Iterable[Callback]) -> None:
     config, folder = plan.config, plan.folder
     again = f"vae-fast train --resume --out {folder.path}"
     was_in_one = _in_process_group()
+    state: dict[str, Any] = {}  # what to go on from
     with StopSignals() as signals:
         recorder = Recorder(folder.checkpoint, folder.metrics, signals)
         trainer = Trainer(
@@ -122,13 +135,17 @@ def _fit(plan: Plan, module: VAEModule, callbacks: Iterable[Callback]) -> None:
             precision=config.precision,  # type: ignore[arg-type]
             max_epochs=config.epochs,
             callbacks=[*callbacks, RunProgress(), recorder],
-            plugins=[SafetensorsIO()],
+            plugins=[SafetensorsIO(state)],
             default_root_dir=folder.path,
             logger=False,
             enable_model_summary=False,
             num_sanity_val_steps=0,
             use_distributed_sampler=False,
         )
+        if plan.state is not None:
+            state.update(read_checkpoint(plan.state))
+            batches = len(plan.split.train) // plan.batch_size
+            check_run_state(plan.state, state, module, trainer, batches)
         try:
             trainer.fit(
                 module,
@@ -174,13 +191,29 @@ def train(
         callbacks: Lightning's, besides our own.
 
     Raises:
-        UserError: something that the user can put right.
+        UserError: something that the user can put right; another training has the folder, say.
         BackendUnavailableError: the asked-for backend cannot run here.
         Interrupted: SIGINT or SIGTERM, after the state was saved.
     """
     quiet_lightning()
-    plan = _plan(RunFolder(Path(out)), options, resume, overwrite)
-    config, folder, data = plan.config, plan.folder, plan.data
+    folder = RunFolder(Path(out))
+    # The first process writes for all of a run's, and so has the lock for all. What is read of the
+    # folder must not change until it is written, so that the lock comes before the checks.
+    lock = RunLock(folder.path, make=not resume) if is_first_process() else contextlib.nullcontext()
+    with lock:
+        return _train(folder, options, resume, overwrite, callbacks)
+
+
+def _train(
+    folder: RunFolder,
+    options: Mapping[str, Any],
+    resume: bool,
+    overwrite: bool,
+    callbacks: Iterable[Callback],
+) -> Report | None:
+    """``train``, in a folder that no other training writes to."""
+    plan = _plan(folder, options, resume, overwrite)
+    config, data = plan.config, plan.data
     with cpu_threads(config.threads, config.devices):
         total_steps = config.epochs * (len(plan.split.train) // plan.batch_size)
         module = VAEModule(build_model(config, data.event_shape), config, total_steps)

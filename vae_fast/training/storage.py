@@ -6,17 +6,22 @@ import contextlib
 import json
 import os
 import zlib
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors import SafetensorError, safe_open
+from safetensors import safe_open
 from safetensors.torch import save
 from torch import Tensor
 
 from vae_fast.training.errors import UserError
+from vae_fast.training.reading import opened, parse_json, parsing, shown
 
 FORMAT = "vae-fast checkpoint 1"
+FAULT = "is damaged or no checkpoint of vae-fast"
+DEEPEST = 100  # levels of lists and objects in a tree; a usual one has 25
+DTYPES = ("F64", "F32", "F16", "BF16", "I64", "I32", "I16", "I8", "U8", "BOOL")
 
 
 def temporary_name(path: Path) -> Path:
@@ -73,18 +78,21 @@ def _encode(value: Any, name: str, tensors: dict[str, Tensor]) -> Any:
 
 
 def _decode(value: Any, tensors: dict[str, Tensor]) -> Any:
+    """The value that ``_encode`` was given; ValueError where there cannot have been one."""
     if isinstance(value, list):
         return [_decode(item, tensors) for item in value]
     if not isinstance(value, dict):
         return value
-    ((kind, content),) = value.items()
-    if kind == "tensor":
+    kind, content = next(iter(value.items()), (None, None))
+    if len(value) == 1 and kind == "tensor" and isinstance(content, str) and content in tensors:
         return tensors[content]
-    if kind == "tuple":
+    if len(value) == 1 and kind == "tuple" and isinstance(content, list):
         return tuple(_decode(item, tensors) for item in content)
-    if kind == "dict":
-        return {key: _decode(item, tensors) for key, item in content}
-    raise ValueError(f"unknown entry {kind!r}")
+    if len(value) == 1 and kind == "dict" and isinstance(content, list):
+        pairs = [item for item in content if isinstance(item, list) and len(item) == 2]
+        if len(pairs) == len(content) and not any(isinstance(k, (list, dict)) for k, _ in pairs):
+            return {key: _decode(item, tensors) for key, item in pairs}
+    raise ValueError(f"its tree has an unknown entry, {shown(value)}")
 
 
 def _checksum(tree: str, tensors: dict[str, Tensor]) -> str:
@@ -117,17 +125,47 @@ def read_checkpoint(path: Path) -> dict[str, Any]:
         UserError: there is no such file, it is not such a checkpoint, or it is damaged.
     """
     try:
-        with safe_open(path, framework="pt") as file:
-            metadata = file.metadata() or {}
-            tensors = {name: file.get_tensor(name).clone() for name in file.keys()}  # noqa: SIM118
-        if metadata.get("format") != FORMAT:
-            raise ValueError(f"its format is {metadata.get('format')!r}, not {FORMAT!r}")
-        if _checksum(metadata["tree"], tensors) != metadata["crc32"]:
-            raise ValueError("its checksum does not match its contents")
-        return {key: _decode(value, tensors) for key, value in json.loads(metadata["tree"]).items()}
+        with opened(path) as file, parsing(path, FAULT), _silent_panics():
+            metadata, tensors = _read_tensors(path, file.size)
     except FileNotFoundError as error:
         raise UserError(f"there is no checkpoint {path}") from error
     except OSError as error:
         raise UserError(f"cannot read {path}: {error.strerror or error}") from error
-    except (SafetensorError, ValueError, KeyError, TypeError, AttributeError) as error:
-        raise UserError(f"{path} is damaged or no checkpoint of vae-fast: {error}") from error
+    tree, checksum = metadata.get("tree"), metadata.get("crc32")
+    if metadata.get("format") != FORMAT or tree is None or checksum is None:
+        given = shown(metadata.get("format"))
+        raise UserError(f"{path} {FAULT}: its format is {given}, not {FORMAT!r}")
+    if _checksum(tree, tensors) != checksum:
+        raise UserError(f"{path} {FAULT}: its checksum does not match its contents")
+    items = parse_json(path, tree, FAULT, DEEPEST, strict=False)
+    if not isinstance(items, dict):
+        raise UserError(f"{path} {FAULT}: its tree must be an object; got {shown(items)}")
+    try:
+        return {key: _decode(value, tensors) for key, value in items.items()}
+    except ValueError as error:
+        raise UserError(f"{path} {FAULT}: {error}") from error
+
+
+def _read_tensors(path: Path, size: int) -> tuple[dict[str, str], dict[str, Tensor]]:
+    """The metadata and the tensors of a safetensors file of ``size`` bytes."""
+    with safe_open(path, framework="pt") as file:
+        tensors = {}
+        for name in file.keys():  # noqa: SIM118
+            entry = file.get_slice(name)
+            shape, dtype = entry.get_shape(), entry.get_dtype()
+            # Without values a tensor of any shape has no bytes; no optimiser has one of 2**62.
+            if dtype not in DTYPES or any(each > max(size, 1) for each in shape):
+                raise ValueError(f"it has a tensor of type {dtype} and shape {shape}")
+            tensors[name] = file.get_tensor(name).clone()
+        return file.metadata() or {}, tensors
+
+
+@contextlib.contextmanager
+def _silent_panics() -> Iterator[None]:
+    """A panic of safetensors' Rust code, which is no Exception, as a ValueError."""
+    try:
+        yield
+    except BaseException as error:
+        if type(error).__name__ == "PanicException":
+            raise ValueError(str(error)) from error
+        raise
