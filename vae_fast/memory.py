@@ -7,8 +7,7 @@ here, up to a limit. A block is lent to one tensor's storage at a time, and come
 freed: no view of it, saved tensor, ``.grad`` or NumPy array is left then.
 
 The environment variable VAE_FAST_CPU_CACHE sets the limit in MiB when the package is imported; 0
-keeps nothing. An empty value counts as none. A value that is no such number gives a warning, and
-the default holds.
+keeps nothing. A value that is no such number gives a warning, and the default holds.
 
 A forked process begins with an empty cache. What its tensors give back stays in it.
 """
@@ -112,7 +111,7 @@ class _Cache:
 
 
 def _limit_of_environment() -> int:
-    text = os.environ.get("VAE_FAST_CPU_CACHE") or str(_DEFAULT_LIMIT)
+    text = os.environ.get("VAE_FAST_CPU_CACHE", str(_DEFAULT_LIMIT))
     # Not str.isdecimal, which takes the digits of every script, and not int, which takes more.
     if not re.fullmatch(f"[0-9]{{1,{_MOST_DIGITS}}}", text):
         given = repr(text if len(text) <= 40 else text[:40] + "...")

@@ -21,6 +21,8 @@ from vae_fast.training.reading import opened, parse_json, parsing, shown
 FORMAT = "vae-fast checkpoint 1"
 FAULT = "is damaged or no checkpoint of vae-fast"
 DEEPEST = 100  # levels of lists and objects in a tree; a usual one has 25
+# A shared log-variance and Adam's moments of it, which in older files have no dimension.
+ONCE_WITHOUT_DIMENSION = ("decoder_logvar", "exp_avg", "exp_avg_sq")
 DTYPES = ("F64", "F32", "F16", "BF16", "I64", "I32", "I16", "I8", "U8", "BOOL")
 
 
@@ -137,6 +139,9 @@ def read_checkpoint(path: Path) -> dict[str, Any]:
         raise UserError(f"{path} {FAULT}: its format is {given}, not {FORMAT!r}")
     if _checksum(tree, tensors) != checksum:
         raise UserError(f"{path} {FAULT}: its checksum does not match its contents")
+    for name, value in tensors.items():
+        if value.dim() == 0 and name.rpartition(".")[2] in ONCE_WITHOUT_DIMENSION:
+            tensors[name] = value.reshape(1)
     items = parse_json(path, tree, FAULT, DEEPEST, strict=False)
     if not isinstance(items, dict):
         raise UserError(f"{path} {FAULT}: its tree must be an object; got {shown(items)}")
