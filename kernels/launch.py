@@ -244,7 +244,7 @@ class Call:
         return partial
 
     def gradient(
-        self, tensor: Tensor | None, form: int, need: bool | Tensor
+        self, tensor: Tensor | None, form: int, need: bool | int | Tensor
     ) -> tuple[Tensor | None, Tensor | None]:
         """The gradient of ``tensor``, and where the kernel leaves it or its parts."""
         if tensor is None or form == ABSENT:

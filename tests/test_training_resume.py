@@ -20,7 +20,7 @@ from vae_fast.training import run
 from vae_fast.training.callbacks import Recorder
 from vae_fast.training.errors import Interrupted, UserError
 from vae_fast.training.run import train
-from vae_fast.training.storage import read_checkpoint
+from vae_fast.training.storage import read_checkpoint, write_checkpoint
 
 BATCHES = 11  # 1,438 rows to train on, 128 a batch
 
@@ -71,6 +71,29 @@ def check(folder: Path, expected: tuple[dict[str, Any], str]) -> None:
     for part in ("state_dict", "optimizer_states", "lr_schedulers", "global_step", "epoch"):
         assert same(checkpoint[part], expected[0][part]), part
     assert metrics == expected[1]
+
+
+def test_a_run_from_before_a_shared_variance_had_a_dimension(tmp_path: Path) -> None:
+    options = {**TINY, "decoder_variance": "shared"}
+    train(options, tmp_path / "whole")
+    folder = tmp_path / "cut"
+    with pytest.raises(Interrupted):
+        train(options, folder, callbacks=[At(1, 5, interrupt)])
+    path = folder / "checkpoint.safetensors"
+
+    def older(value: Any) -> Any:
+        if isinstance(value, dict):
+            return {key: older(item) for key, item in value.items()}
+        if isinstance(value, (list, tuple)):
+            return type(value)(older(item) for item in value)
+        scalar = isinstance(value, torch.Tensor) and value.shape == (1,)
+        return value.reshape(()) if scalar else value
+
+    checkpoint = older(read_checkpoint(path))
+    assert checkpoint["state_dict"]["model.decoder_logvar"].dim() == 0
+    write_checkpoint(path, checkpoint)
+    train({}, folder, resume=True)
+    check(folder, outcome(tmp_path / "whole"))
 
 
 PLACES = [(0, 0), (1, 0), (1, 5), (1, BATCHES - 1), (2, BATCHES - 2), (2, BATCHES - 1)]
