@@ -57,6 +57,8 @@ def integer(
 def _index(name: str, value: object) -> int:
     if isinstance(value, torch.SymInt):
         return value  # type: ignore[return-value]
+    if isinstance(value, Tensor) and torch._C._get_tracing_state() is not None:
+        return int(value)  # torch.jit.trace makes tensors of sizes, and warns of this
     # What has an index is whole, NumPy's numbers among it. A tensor has one that waits for a GPU.
     if isinstance(value, (bool, Tensor)) or not hasattr(value, "__index__"):
         raise TypeError(f"{name} must be an int; got {type(value).__name__}")

@@ -72,11 +72,22 @@ def draw_tensor(device: torch.device, generator: torch.Generator | None) -> Tens
 
 
 def draw_traced(device: torch.device, generator: torch.Generator | None) -> Tensor:
-    """``draw_tensor`` without writing in place, which vmap could not map over."""
-    drawn = torch.randint(
-        _LOWEST, -_LOWEST - 1, (), dtype=torch.int64, device=device, generator=generator
-    )
+    """``draw_tensor`` without writing in place, which vmap could not map over.
+
+    ONNX draws numbers as float32, which have 24 bits: there it is four draws of 16, and another
+    seed than torch's generator would give.
+    """
+    if torch.onnx.is_in_onnx_export():
+        return _joined(torch.randint(0, 1 << 16, (4,), dtype=torch.int64, device=device))
+    # Not generator=None, which a graph would hold as an argument that exporters do not know.
+    source = {} if generator is None else {"generator": generator}
+    drawn = torch.randint(_LOWEST, -_LOWEST - 1, (), dtype=torch.int64, device=device, **source)
     return drawn ^ _LOWEST  # randint counts the generator's 64 bits from the lowest int up
+
+
+def _joined(parts: Tensor) -> Tensor:  # [4], of 16 bits each
+    a, b, c, d = parts.unbind()
+    return a << 48 | b << 32 | c << 16 | d
 
 
 def to_tensor(seed: int | Tensor, device: torch.device) -> Tensor:

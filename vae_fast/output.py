@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import NamedTuple
 
 from torch import Tensor
+from torch.utils import _pytree
 
 
 class VAEOutput(NamedTuple):
@@ -25,3 +26,7 @@ class VAEOutput(NamedTuple):
     posterior_logvar: Tensor  # [N, *latent]
     mean: Tensor  # of p(x|z), [N, *input_shape], or with L in front
     logvar: Tensor | None  # as mean; [*input_shape] per feature; [] if shared or optimal; or None
+
+
+# torch writes no named tuple into an exported program that it has no name for.
+_pytree._register_namedtuple(VAEOutput, serialized_type_name="vae_fast.VAEOutput")

@@ -114,9 +114,10 @@ def negative_elbo(
         )
         return loss, log_likelihood.detach()
     if traced:
-        # A product: the compiler leaves a float open if it multiplies, and burns in others. Of a
-        # tensor it is one that nobody else writes to.
-        beta = torch.ones((), dtype=torch.float64, device=mean.device) * beta
+        if isinstance(beta, Tensor):  # a copy, which nobody else writes to
+            beta = beta.to(mean.device, torch.float64, copy=True)
+        else:  # a product: the compiler leaves a float open if it multiplies, and burns in others
+            beta = torch.ones((), dtype=torch.float64, device=mean.device) * beta
         return _op(x, mean, logvar, kl, beta, reduction, event_dims, bounds, backend)
     if not is_differentiated(x, mean, logvar, kl):
         return _backends.get(backend).negative_elbo_forward(
