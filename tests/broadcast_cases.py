@@ -139,7 +139,7 @@ def frames(op: str, dims: int, sizes: tuple[int, ...] = SIZES) -> Iterator[Frame
             continue
         for event_dims in range(dims + 1):
             yield Frame(shape, event_dims)
-            if op in DECODER_OPS and event_dims < dims and dims > 1:
+            if op in DECODER_OPS and event_dims < dims and dims > 1 and shape[0] > 0:
                 yield Frame(shape, event_dims, shares_x=True)
 
 
@@ -155,15 +155,16 @@ def subsets(names: tuple[str, ...]) -> Iterator[tuple[str, ...]]:
         yield from itertools.combinations(names, size)
 
 
-SUBSETS_TO = (3, 2)  # dimensions up to which each subset is asked for: first variant, others
-SHAPES_TO = (4, 3)  # dimensions up to which the op's own broadcasts are enumerated, likewise
-VIEWS_TO = (3, 2)  # dimensions up to which other arguments and upstream gradients are views
+# Dimensions up to which it is enumerated: for an op's first variant, and for the others.
+SUBSETS_TO = (3, 2)  # each subset of gradients where the op broadcasts an argument itself
+SHAPES_TO = (4, 3)  # the shapes that it broadcasts itself
+VIEWS_TO = (3, 1)  # those of other arguments and upstream gradients, which are expanded views
 
 
 def one_by_one(op: str, dims: int, sizes: tuple[int, ...] = SIZES) -> Iterator[list[Call]]:
     """Each argument in each shape that broadcasts, the others full. Calls that differ in nothing
-    but the gradients asked for come together: all of them; of the op's own broadcasts each subset,
-    or the argument's alone."""
+    but the gradients asked for come together: all of them; each subset; or of views the argument's
+    alone."""
     learned = OPS[op].learned
     for variant, frame in itertools.product(range(len(OPS[op].variants)), frames(op, dims, sizes)):
         later = variant > 0
@@ -175,7 +176,7 @@ def one_by_one(op: str, dims: int, sizes: tuple[int, ...] = SIZES) -> Iterator[l
             itself = name in OPS[op].broadcast
             if not itself and dims > VIEWS_TO[later]:
                 continue
-            alone = [(name,)] if name in learned else []
+            alone = [(name,)] if name in learned and not itself else []
             for shape in broadcastable(whole):
                 if shape != whole:
                     call = Call(op, frame, ((name, shape),), variant)

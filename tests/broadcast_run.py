@@ -10,6 +10,7 @@ import torch
 from broadcast_answers import ANSWERS, Named
 from broadcast_cases import OPS, Call
 from torch import Tensor
+from torch.autograd.graph import _engine_run_backward
 
 import vae_fast.functional as F
 
@@ -97,10 +98,15 @@ def results(call: Call, made: Made, backend: str) -> tuple[Named, Named]:
     if not needs:
         return outputs, {}
     reached = [n for n in made.upstream if outputs[n].requires_grad]
-    gradients = torch.autograd.grad(
-        [outputs[name] for name in reached],
-        [made.leaves[name] for name in needs],
-        [made.upstream[name] for name in reached],
+    # As torch.autograd.grad, whose checks would take a quarter of the test's time.
+    gradients = _engine_run_backward(
+        tuple(outputs[name] for name in reached),
+        tuple(made.upstream[name] for name in reached),
+        False,
+        False,
+        tuple(made.leaves[name] for name in needs),
+        allow_unreachable=False,
+        accumulate_grad=False,
     )
     return outputs, dict(zip(needs, gradients, strict=True))
 
