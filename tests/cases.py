@@ -129,6 +129,7 @@ class Case:
             "full": self.mean_shape,
             "rows": self.shape,  # shared by the samples of a decoder
             "event": event,
+            "plane": event[1:],  # all of an event whose first size is 1
             "scalar": (),
             "row": self.batch_shape + (1,) * len(event),
             "channel": event[:1] + (1,) * len(event[1:]),

@@ -87,6 +87,8 @@ COMPILED = [
     Case("negative_elbo", (5, 7), logvar=None, reduction="none", num_samples=3),
     Case("negative_elbo", (5, 7), dtype=torch.float16, differentiate=("mean",)),
     Case("gaussian_kl", (4, 6, 5), layout="transposed", logvar="channel"),
+    *(Case(op, (5, 1, 8, 8), logvar="plane", **dict.fromkeys(priors(op), "plane")) for op in OPS
+      if "logvar" in ARGUMENTS[op]),
 ]  # fmt: skip
 
 

@@ -6,7 +6,6 @@ same bits in whatever order blocks and threads run.
 
 from __future__ import annotations
 
-import os
 import shutil
 import subprocess
 import sys
@@ -16,6 +15,7 @@ from pathlib import Path
 import cuda_host
 import oracle
 import pytest
+import sanitized
 import torch
 from cases import ARGUMENTS, Case
 from check import check, run
@@ -146,27 +146,14 @@ def test_a_planted_fault_is_found(
 @pytest.mark.timeout(900)
 def test_parity_under_address_sanitizer() -> None:
     """Every kernel, dtype and broadcast: no access outside a tensor or shared memory."""
-    libraries = []
-    for name in ("libasan.so", "libubsan.so"):
-        compiler = os.environ.get("CXX", "c++").split()
-        asked = subprocess.run(
-            [*compiler, f"-print-file-name={name}"], capture_output=True, text=True
-        )
-        path = Path(asked.stdout.strip())
-        if not path.is_absolute():
-            pytest.skip(f"the compiler has no {name}")
-        libraries.append(str(path))
+    if sanitized.libraries() is None:
+        pytest.skip("the compiler lacks libasan.so or libubsan.so")
     built = cuda_host.build(cuda_host.folder("sanitize"), "-DVF_SANITIZE=ON")
     done = subprocess.run(
         [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", "test_parity.py", "-k",
          "cuda_host and (dtype or subset or (shape and 3x7) or (broadcast and 6x5x3x4))"],
         cwd=Path(__file__).parent,
-        env=os.environ
-        | {
-            "LD_PRELOAD": " ".join(libraries),
-            "ASAN_OPTIONS": "detect_leaks=0:detect_stack_use_after_return=0",
-            "VAE_FAST_CUDA_HOST": str(built),
-        },
+        env=sanitized.environment(VAE_FAST_CUDA_HOST=str(built)),
         capture_output=True,
         text=True,
     )  # fmt: skip

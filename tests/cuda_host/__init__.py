@@ -36,19 +36,26 @@ def program(name: str) -> str:
     return found
 
 
-def build(folder: Path, *options: str, name: str = "_cuda_host") -> Path:
+def build(
+    folder: Path,
+    *options: str,
+    name: str = "_cuda_host",
+    source: Path = Path(__file__).parent,
+    target: str = "all",
+) -> Path:
     """Builds in ``folder``, kept between runs; the module's path. One process at a time does."""
     import pybind11
 
     folder.parent.mkdir(parents=True, exist_ok=True)
 
     configure = [
-        program("cmake"), "-S", str(Path(__file__).parent), "-B", str(folder), "-G", "Ninja",
+        program("cmake"), "-S", str(source), "-B", str(folder), "-G", "Ninja",
         f"-DCMAKE_MAKE_PROGRAM={program('ninja')}", f"-DPython_EXECUTABLE={sys.executable}",
         f"-Dpybind11_DIR={pybind11.get_cmake_dir()}", f"-DVF_MODULE={name}", *options,
     ]  # fmt: skip
+    compile_ = [program("cmake"), "--build", str(folder), "--target", target]
     with filelock.FileLock(f"{folder}.lock"):
-        for command in (configure, [program("cmake"), "--build", str(folder)]):
+        for command in (configure, compile_):
             done = subprocess.run(command, capture_output=True, text=True)
             if done.returncode != 0:
                 raise RuntimeError(f"{' '.join(command)}\n{done.stdout}\n{done.stderr}")
