@@ -109,10 +109,11 @@ struct Likelihood {
   bool wide() const { return x.is_double() || mean.is_double() || logvar.is_double(); }
   int64_t samples() const { return shares_x ? mean.sizes[0] : 1; }
 
-  // The gradient of an x that the samples share has the mean's shape, and is still to be summed.
-  NewTensor new_grad_x(const pybind11::tuple& needs) const {
+  // The gradient of an x that the samples share has the mean's shape, and is still to be summed: it
+  // is of the type computed in, double where wide.
+  NewTensor new_grad_x(const pybind11::tuple& needs, bool wide) const {
     if (!needed(needs, 0)) return {};
-    return make_samples(frame, shares_x ? compute_dtype(wide()) : x.dtype, {});
+    return make_samples(frame, shares_x ? compute_dtype(wide) : x.dtype, {});
   }
 };
 
@@ -121,11 +122,10 @@ struct NewLoss {
   NewTensor loss, log_likelihood, grad_mean, grad_logvar, grad_kl;
 
   NewLoss(const Likelihood& in, const TensorView& kl, LossReduction reduction,
-          const pybind11::tuple& needs)
-      : loss(make(kl.sizes, reduction == LossReduction::none ? kl.dims : 0,
-                  compute_dtype(in.wide() || kl.is_double()), in.frame.device)),
-        log_likelihood(
-            make(kl.sizes, kl.dims, compute_dtype(in.wide()), in.frame.device, Reduction::row)),
+          const pybind11::tuple& needs, DType dtype)
+      : loss(
+            make(kl.sizes, reduction == LossReduction::none ? kl.dims : 0, dtype, in.frame.device)),
+        log_likelihood(make(kl.sizes, kl.dims, dtype, in.frame.device, Reduction::row)),
         grad_mean(NewGradients::make(needs, 0, in.mean, in.frame)),
         grad_logvar(NewGradients::make(needs, 1, in.logvar, in.frame)) {
     if (needed(needs, 2)) grad_kl = make(kl.sizes, kl.dims, kl.dtype, in.frame.device);

@@ -310,7 +310,7 @@ py::tuple gaussian_log_likelihood_backward(Object grad, double scale, Object x, 
                                            Object logvar, int event_dims, const py::tuple& bounds,
                                            const py::tuple& needs) {
   Likelihood in(x, mean, logvar, event_dims);
-  const NewTensor grad_x = in.new_grad_x(needs);
+  const NewTensor grad_x = in.new_grad_x(needs, in.wide());
   const NewTensor grad_mean = NewGradients::make(needs, 1, in.mean, in.frame);
   const NewTensor grad_logvar = NewGradients::make(needs, 2, in.logvar, in.frame);
   const Axes axes = axes_of(in);
@@ -339,7 +339,8 @@ py::tuple negative_elbo_forward(Object x, Object mean, Object logvar, Object kl,
   Likelihood in(x, mean, logvar, event_dims);
   TensorView divergence = read(kl), beta_alive;
   const auto how = static_cast<LossReduction>(reduction);
-  const NewLoss made(in, divergence, how, needs);
+  const NewLoss made(in, divergence, how, needs,
+                     compute_dtype(in.wide() || divergence.is_double()));
   launch(&device::negative_elbo_forward,
          NegativeELBOArgs{axes_of(in).problem(),
                           inputs(in, bounds),

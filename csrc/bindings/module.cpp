@@ -236,9 +236,7 @@ py::tuple gaussian_log_likelihood_backward(Object grad, double scale, Object x, 
   const Likelihood in(x, mean, logvar, event_dims);
   const TensorView upstream = read(grad);
   const bool wide = in.wide() || upstream.is_double();
-  const NewTensor grad_x = in.shares_x && wide && needed(needs, 0)
-                               ? make_samples(in.frame, DType::float64, {})
-                               : in.new_grad_x(needs);
+  const NewTensor grad_x = in.new_grad_x(needs, wide);
   const NewTensor grad_mean = NewGradients::make(needs, 1, in.mean, in.frame);
   const NewTensor grad_logvar = NewGradients::make(needs, 2, in.logvar, in.frame);
   launch(&Kernels::gaussian_log_likelihood_backward,
@@ -258,11 +256,7 @@ py::tuple negative_elbo_forward(Object x, Object mean, Object logvar, Object kl,
   const TensorView divergence = read(kl);
   const auto how = static_cast<LossReduction>(reduction);
   const bool wide = in.wide() || divergence.is_double();
-  NewLoss made(in, divergence, how, needs);
-  if (wide && !in.wide()) {  // not rounded to what it would be without kl
-    made.log_likelihood =
-        make(divergence.sizes, divergence.dims, DType::float64, in.frame.device, Reduction::row);
-  }
+  const NewLoss made(in, divergence, how, needs, compute_dtype(wide));
   launch(&Kernels::negative_elbo_forward,
          NegativeELBOArgs{in.frame.shape(),
                           in.samples(),
