@@ -7,6 +7,7 @@ sanitize` has compiled is used again. Where it has compiled nothing, one instruc
 from __future__ import annotations
 
 import functools
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -52,7 +53,7 @@ def module() -> Path:
 
 
 def run(*arguments: str, **variables: str) -> subprocess.CompletedProcess[str]:
-    path = str(FOLDER)
+    path = os.pathsep.join(filter(None, (str(FOLDER), os.environ.get("PYTHONPATH"))))
     named = {sanitized.VARIABLE: str(module()), "PYTHONPATH": path, **variables}
     return subprocess.run(
         [sys.executable, "-P", *arguments], cwd=FOLDER, env=sanitized.environment(**named),
