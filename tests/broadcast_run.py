@@ -141,7 +141,11 @@ class Comparison:
         made = make(calls[0], self.device)
         outputs, gradients = answer(calls[0], made)
         for call in calls:
-            got, got_gradients = results(call, made, self.backend)
+            try:
+                got, got_gradients = results(call, made, self.backend)
+            except Exception as error:
+                self.wrong.append(self.line(call, f"{type(error).__name__}: {error}"))
+                continue
             for name, value in got.items():
                 self.add(call, name, value, outputs[name])
             for name, value in got_gradients.items():

@@ -8,7 +8,10 @@ those it runs the calls of up to two dimensions.
 from __future__ import annotations
 
 import itertools
+import subprocess
+import sys
 from collections.abc import Iterator
+from pathlib import Path
 
 import broadcast_cases as cases
 import cuda_host
@@ -124,6 +127,24 @@ def test_nothing_to_sum(op: str, compiled_backend: Backend) -> None:
         if 0 in each[0].frame.shape
     )
     assert compare(calls, compiled_backend.name) == EMPTY[op]
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        "reference",
+        pytest.param("cpu", marks=pytest.mark.xfail(reason="it divides the rows by 0, and dies")),
+        pytest.param("triton", marks=pytest.mark.xfail(reason="a loss of 0, and kl's gradient")),
+    ],
+)
+def test_a_loss_of_no_samples(name: str) -> None:
+    """The mean of nothing is NaN. In a process of its own, which may die of it."""
+    call = Call("negative_elbo", Frame((0, 3, 2), 1, shares_x=True))
+    line = f"from test_broadcasts import *; replay({call!r}, {name!r})"
+    done = subprocess.run(
+        [sys.executable, "-c", line], cwd=Path(__file__).parent, capture_output=True, text=True
+    )
+    assert done.returncode == 0, done.stderr[-2000:]
 
 
 @pytest.mark.parametrize("op", OPS)
