@@ -38,7 +38,7 @@ def test_a_file_is_read_or_refused(folder: Path, name: str) -> None:
     result = fuzz_readers.fuzz(folder, name, FEWER.get(name, MUTANTS), seed=1)
     assert not result.failures, result.failures[0][2]
     # Else the mutants are of one kind, and say nothing about the reader.
-    assert result.accepted >= 5 and result.refused >= 100
+    assert result.accepted >= 3 and result.refused >= 100
 
 
 def explode() -> None:

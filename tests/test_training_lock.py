@@ -1,4 +1,7 @@
-"""One training at a time in a run's folder: who comes second is told of the first."""
+"""One training at a time in a run's folder: who comes second is told of the first.
+
+That the processes of one run do not refuse each other is seen in test_training_noise.py.
+"""
 
 from __future__ import annotations
 
@@ -87,14 +90,6 @@ def test_a_killed_training_leaves_no_lock(running: tuple[Path, subprocess.Popen[
     assert main(["train", "--resume", "--epochs=4", f"--out={folder}"]) == 0
     assert not (folder / lock.NAME).exists()
     assert main(["train", "--overwrite", f"--out={folder}", *TINY_ARGUMENTS]) == 0
-
-
-@pytest.mark.slow
-def test_processes_of_one_run_do_not_refuse_each_other(tmp_path: Path) -> None:
-    options = [*TINY_ARGUMENTS, "--devices=2", "--accelerator=cpu", f"--out={tmp_path / 'run'}"]
-    done = subprocess.run([*COMMAND, "train", *options], capture_output=True, text=True)
-    assert done.returncode == 0, done.stderr
-    assert not (tmp_path / "run" / lock.NAME).exists()
 
 
 WITH_A_CHILD = """

@@ -22,6 +22,11 @@ from vae_fast.training.reading import is_number, is_whole, shown
 PREFIX = "model."  # of the weights in Lightning's module
 _NAMED = 3  # tensors in a message
 _MOST = 2**62
+# Of Adam in the oldest PyTorch that is supported. What a newer one adds, it knows to do without.
+OPTIONS = (
+    "params", "betas", "eps", "weight_decay", "amsgrad", "maximize", "foreach", "capturable",
+    "differentiable", "fused", "decoupled_weight_decay",
+)  # fmt: skip
 
 
 def _form(value: object) -> str:
@@ -138,8 +143,8 @@ def _check_optimizer(state: Any, optimizer: torch.optim.Optimizer) -> None:
             value = group.get(name)
             _need(is_number(value) and 0 <= value <= 1e6, f"{name} must be a rate", value)
         for name, value in form.items():
-            # A rate moves; another option is what the run was started with, or newer than it.
-            if name not in ("lr", "initial_lr") and (name in group or name == "params"):
+            # A rate moves; another option is what the run was started with.
+            if name not in ("lr", "initial_lr") and (name in group or name in OPTIONS):
                 own = group.get(name)
                 _need(
                     type(own) is type(value) and own == value,
