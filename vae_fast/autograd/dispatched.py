@@ -9,6 +9,8 @@ through autograd would take as long as a small kernel.
 
 from __future__ import annotations
 
+import math
+import sys
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
@@ -19,6 +21,30 @@ from vae_fast import _backends
 from vae_fast._broadcast import reductions
 
 _library = torch.library.Library("vae_fast", "FRAGMENT")
+_LARGEST = sys.float_info.max
+
+
+def _writable(argument: Any) -> Any:
+    """Numbers of a tuple as a program can be written with them: the largest one is infinity.
+
+    AOTInductor writes JSON, which has no infinity.
+    """
+    if not isinstance(argument, tuple):
+        return argument
+    return tuple(
+        math.copysign(_LARGEST, x) if isinstance(x, float) and abs(x) == math.inf else x
+        for x in argument
+    )
+
+
+def _as_meant(argument: Any) -> Any:
+    """What a backend takes for an op's argument: ``_writable`` undone."""
+    if type(argument) is not list:
+        return argument
+    return tuple(
+        math.copysign(math.inf, x) if isinstance(x, float) and abs(x) == _LARGEST else x
+        for x in argument
+    )
 
 
 def _define(op: str, schema: str, key: str, run: Callable[..., Any], *tags: torch.Tag) -> Any:
@@ -44,12 +70,12 @@ def register(
 
 def register_composed(op: str, schema: str, run: Callable[..., Any]) -> Any:
     """Registers ``vae_fast::<op>``, which is what ``run`` makes of other ops."""
-    return _define(op, schema, "CompositeImplicitAutograd", run)
+    registered = _define(op, schema, "CompositeImplicitAutograd", run)
+    return lambda *arguments: registered(*map(_writable, arguments))
 
 
 def _called(function: str, given: Sequence[Any], backend: str) -> Any:
-    options = [tuple(each) if type(each) is list else each for each in given]
-    return getattr(_backends.get(backend), function)(*options)
+    return getattr(_backends.get(backend), function)(*map(_as_meant, given))
 
 
 def register_function(
@@ -111,7 +137,7 @@ class Dispatched:
         op = getattr(torch.ops.vae_fast, function).default
 
         def call(*arguments: Any) -> Any:
-            made = op(*arguments, self._name)
+            made = op(*map(_writable, arguments), self._name)
             if isinstance(made, Tensor):
                 return made
             if not function.endswith("_backward"):

@@ -39,13 +39,6 @@ class _WeighPath(torch.autograd.Function):
         ctx.set_materialize_grads(False)
 
     @staticmethod
-    def jvp(ctx: Any, *_tangents: Tensor | None) -> Any:
-        raise NotImplementedError(
-            'estimator="dreg" has no forward-mode derivative, since it weighs the path of a sample '
-            'by what arrives for the bound from above; use estimator="reparameterization"'
-        )
-
-    @staticmethod
     def backward(ctx: Any, grad_z: Tensor | None, grad_log_ratio: Tensor | None) -> Any:
         if grad_log_ratio is None:
             return grad_z, None, None
@@ -53,6 +46,17 @@ class _WeighPath(torch.autograd.Function):
         if grad_z is not None:
             grad_z = grad_z * over_event(share, grad_z.dim() - share.dim())
         return grad_z, grad_log_ratio * share, grad_log_ratio
+
+
+class _RefusingForwardMode(_WeighPath):
+    """It, for callers other than the compiler, which has no forward mode and takes no ``jvp``."""
+
+    @staticmethod
+    def jvp(ctx: Any, *_tangents: Tensor | None) -> Any:
+        raise NotImplementedError(
+            'estimator="dreg" has no forward-mode derivative, since it weighs the path of a sample '
+            'by what arrives for the bound from above; use estimator="reparameterization"'
+        )
 
 
 def gradient_shares(gradient: Tensor) -> Tensor:
@@ -96,7 +100,9 @@ def sample_log_weights(
         held = (None if p is None else p.detach() for p in (m_p, v_p))
         through_z = sum_event(0.5 * (terms - _prior_terms(z, *held)), event_dims)
         through_prior = sum_event(-0.5 * _prior_terms(z.detach(), m_p, v_p), event_dims)
-        z, log_ratio = _WeighPath.apply(z, through_z, through_prior)
+        compiling = torch.compiler.is_dynamo_compiling()
+        weigh = _WeighPath if compiling else _RefusingForwardMode
+        z, log_ratio = weigh.apply(z, through_z, through_prior)
     else:
         log_ratio = sum_event(0.5 * (terms - _prior_terms(z, m_p, v_p)), event_dims)
     return z.to(mean.dtype), log_ratio
