@@ -13,6 +13,8 @@ from vae_fast._control import NO_CONTROL, KLControl
 # The names under which kernels take the two words of a seed, and beta.
 SEED_WORDS = ("key_low", "key_high")
 BETA = "beta"
+# Dtypes of tensors that kernels read, the seed's among them.
+READ = (torch.float64, torch.float32, torch.float16, torch.bfloat16, torch.int64)
 
 
 def extent(tensor: Tensor) -> int:
@@ -41,6 +43,12 @@ def readable(value: Any) -> Any:
         return value if all(a is b for a, b in zip(value, made, strict=True)) else made
     if not isinstance(value, Tensor):
         return value
+    plain = type(value).__torch_dispatch__ is Tensor.__torch_dispatch__
+    if not plain or value.dtype not in READ or value.layout is not torch.strided:
+        raise TypeError(
+            "the kernels read strided tensors of float64, float32, float16 or bfloat16; got a "
+            f"{type(value).__name__} of {value.dtype}, {value.layout}"
+        )
     if value._is_zerotensor():
         value = value.clone()
     require_memory(value, value.data_ptr(), extent(value))

@@ -243,7 +243,7 @@ def gaussian_kl_backward(
     call = Call(tensors, mean.shape, event_dims, grads=grads)
     tiling = call.divide()
     made = [call.gradient(*each) for each in zip(tensors, grads, needs, strict=True)]
-    grad_rows, form = upstream(grad_kl)
+    grad_rows, form = upstream(grad_kl, call.rows)
     call.run(
         gaussian_kl_bwd_kernel, grad_rows, *call.tensors, *(place for _, place in made), call.rows,
         call.cols, call.tiles, call.row_tiles, *call.strides,

@@ -24,7 +24,7 @@ from vae_fast.kernels.launch import ABSENT as ABSENT_
 from vae_fast.kernels.launch import FULL as FULL_
 from vae_fast.kernels.launch import ROW as ROW_
 from vae_fast.kernels.launch import WRAPPED as WRAPPED_
-from vae_fast.kernels.launch import Call, gradient_forms, upstream
+from vae_fast.kernels.launch import Call, gradient_forms, require_count, upstream
 from vae_fast.kernels.replay import replayed
 from vae_fast.kernels.tile import (
     ABSENT,
@@ -220,6 +220,7 @@ def gaussian_log_likelihood_backward(
     divisor: int = 1,  # of grad_ll
 ) -> tuple[Tensor | None, ...]:
     samples = samples_of(x, mean)
+    require_count(x, mean.numel() // max(samples, 1))
     grads = LikelihoodForms(
         FULL_ if needs[0] else ABSENT_,  # a shared x: an element of each sample, summed at the end
         *gradient_forms((mean, logvar), needs[1:], mean.shape, event_dims),
@@ -232,7 +233,7 @@ def gaussian_log_likelihood_backward(
     place_x = None if grad_x is None else call.summed(grad_x, samples)
     made = [call.gradient(*each) for each in zip((mean, logvar), grads[1:], needs[1:], strict=True)]
     rows_fewer = samples > 1 and grad_ll.numel() != call.rows
-    grad_rows, form = upstream(grad_ll)
+    grad_rows, form = upstream(grad_ll, call.rows, call.rows // max(samples, 1), 1)
     if form == ROW_ and rows_fewer:
         form = WRAPPED_
     call.run(

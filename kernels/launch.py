@@ -93,7 +93,7 @@ def operand(tensor: Tensor | None, shape: torch.Size, event_dims: int, samples: 
     split = len(shape) - event_dims
     rows, cols = math.prod(shape[:split]), math.prod(shape[split:])
     tensor = tensor.resolve_neg()  # a view may have memory that holds the negated values
-    if tensor.numel() == 0 or (tensor.shape == shape and tensor.is_contiguous()):
+    if rows * cols == 0 or (tensor.shape == shape and tensor.is_contiguous()):
         return Operand(tensor, FULL, cols)
     if tensor.numel() == 1:
         return Operand(tensor, SCALAR, 0)
@@ -111,14 +111,29 @@ def operand(tensor: Tensor | None, shape: torch.Size, event_dims: int, samples: 
     )
 
 
-def contiguous(tensor: Tensor) -> Tensor:
+def require_count(tensor: Tensor, *counts: int) -> None:
+    """TypeError where the tensor has not as many elements as the kernel reads of it."""
+    if tensor.numel() not in counts:
+        raise TypeError(
+            f"the kernels read {' or '.join(map(str, counts))} elements here; got a tensor of "
+            f"shape {tuple(tensor.shape)}"
+        )
+
+
+def contiguous(tensor: Tensor | None, count: int) -> Tensor | None:
+    """The tensor, which must have so many elements, one after another."""
+    if tensor is None:
+        return None
+    require_count(tensor, count)
     return tensor.resolve_neg().contiguous()
 
 
-def upstream(gradient: Tensor | None) -> tuple[Tensor | None, int]:
-    """The gradient of each row's value; whether it is one for all rows (SCALAR) or one a row."""
+def upstream(gradient: Tensor | None, *counts: int) -> tuple[Tensor | None, int]:
+    """The gradient of each row's value, of which there are so many; whether it is one for all rows
+    (SCALAR) or one a row."""
     if gradient is None:
         return None, ABSENT
+    require_count(gradient, *counts)
     gradient = gradient.resolve_neg()
     if gradient.numel() and not any(
         stride for size, stride in zip(gradient.shape, gradient.stride(), strict=True) if size > 1

@@ -163,10 +163,10 @@ def negative_elbo_forward(
     count = kl.numel() if reduction == "mean" else 1
     grad_kl = call.new(kl.shape, kl.dtype) if needs[2] else None
     call.run(
-        negative_elbo_fwd_kernel, *call.tensors, contiguous(kl), *_beta(beta, call), place_loss,
-        place_ll, *(place for _, place in made), grad_kl, call.rows, call.cols, call.tiles,
-        call.row_tiles, call.period, samples, count, *call.strides,
-        LikelihoodForms(*call.forms), grads, scalar, samples > 1, *bounds, tiling,
+        negative_elbo_fwd_kernel, *call.tensors, contiguous(kl, call.rows // max(samples, 1)),
+        *_beta(beta, call), place_loss, place_ll, *(place for _, place in made), grad_kl,
+        call.rows, call.cols, call.tiles, call.row_tiles, call.period, samples, count,
+        *call.strides, LikelihoodForms(*call.forms), grads, scalar, samples > 1, *bounds, tiling,
     )  # fmt: skip
     return loss, ll, (*(gradient for gradient, _ in made), grad_kl)
 

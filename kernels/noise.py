@@ -89,10 +89,11 @@ class Noise:
         first: int,  # index of the first element
         device: torch.device,
         eps: Tensor | None = None,
+        count: int = 0,  # of its elements
     ) -> None:
         if isinstance(seed, Tensor) and seed.device != device:
             seed = to_int(seed)  # one on the CPU: nothing waits
-        self.eps = None if eps is None else contiguous(eps)
+        self.eps = contiguous(eps, count)
         self.first = signed(first)
         p_seed = seed if isinstance(seed, Tensor) else None
         value = seed if isinstance(seed, int) else 0

@@ -243,7 +243,8 @@ def sample_kl_forward(
     shape, split = mean.shape, mean.dim() - event_dims
     form = COLUMN_ if return_dims else ABSENT_
     call = Call((mean, logvar, prior_mean, prior_logvar), shape, event_dims, grads=(form,))
-    noise = Noise(seed, row_offset * call.cols, mean.device, eps)
+    count = (num_samples or 1) * mean.numel()
+    noise = Noise(seed, row_offset * call.cols, mean.device, eps, count)
     tiling = call.divide(noise_first=noise.first, noise_samples=num_samples or 1)
     z = call.new(shape if num_samples is None else (num_samples, *shape), mean.dtype)
     kl = call.new(shape[:split])
@@ -279,14 +280,15 @@ def sample_kl_backward(
     tensors = (mean, logvar, prior_mean, prior_logvar)
     grads = GaussianForms(*gradient_forms(tensors, needs, mean.shape, event_dims))
     call = Call(tensors, mean.shape, event_dims, grads=grads)
-    noise = Noise(seed, row_offset * call.cols, mean.device, eps)
+    count = (num_samples or 1) * mean.numel()
+    noise = Noise(seed, row_offset * call.cols, mean.device, eps, count)
     first = None if grad_z is None else noise.first
     tiling = call.divide(noise_first=first, noise_samples=num_samples or 1)
     made = [call.gradient(*each) for each in zip(tensors, grads, needs, strict=True)]
-    grad_kl, form = upstream(grad_kl)
-    grad_dims, dims_form = upstream(grad_dims)
+    grad_kl, form = upstream(grad_kl, call.rows)
+    grad_dims, dims_form = upstream(grad_dims, call.cols)
     call.run(
-        sample_kl_bwd_kernel, None if grad_z is None else contiguous(grad_z), grad_kl, grad_dims,
+        sample_kl_bwd_kernel, contiguous(grad_z, count), grad_kl, grad_dims,
         *call.tensors, noise.eps, *(place for _, place in made), call.rows, call.cols, call.tiles,
         call.row_tiles, num_samples or 1, *call.strides, *control_arguments(control, call.compute),
         *noise.arguments, GaussianForms(*call.forms), grads, form,

@@ -231,7 +231,8 @@ def sample_log_weights_forward(
     """z [*batch, *event] and log p(z) - log q(z|x) [*batch], behind num_samples where given."""
     lead = () if num_samples is None else (num_samples,)
     call = Call((mean, logvar, prior_mean, prior_logvar), mean.shape, event_dims, whole=True)
-    noise = Noise(seed, row_offset * call.cols, mean.device, eps)
+    count = (num_samples or 1) * mean.numel()
+    noise = Noise(seed, row_offset * call.cols, mean.device, eps, count)
     tiling = call.divide(noise_first=noise.first, noise_samples=num_samples or 1, kept=True)
     z = call.new((*lead, *mean.shape), mean.dtype)
     ratio = call.new((*lead, *mean.shape[: mean.dim() - event_dims]))
@@ -265,13 +266,15 @@ def sample_log_weights_backward(
     tensors = (mean, logvar, prior_mean, prior_logvar)
     grads = GaussianForms(*gradient_forms(tensors, needs, mean.shape, event_dims))
     call = Call(tensors, mean.shape, event_dims, grads=grads)
-    noise = Noise(seed, row_offset * call.cols, mean.device, eps)
+    count = (num_samples or 1) * mean.numel()
+    noise = Noise(seed, row_offset * call.cols, mean.device, eps, count)
     tiling = call.divide(noise_first=noise.first, noise_samples=num_samples or 1, kept=True)
     made = [call.gradient(*each) for each in zip(tensors, grads, needs, strict=True)]
-    grad_rows, form = upstream(grad_log_ratio)
+    rows = (num_samples or 1) * call.rows
+    grad_rows, form = upstream(grad_log_ratio, rows)
     call.run(
-        sample_log_weights_bwd_kernel, None if grad_z is None else contiguous(grad_z), grad_rows,
-        None if path_weight is None else contiguous(path_weight), *call.tensors, noise.eps,
+        sample_log_weights_bwd_kernel, contiguous(grad_z, count), grad_rows,
+        contiguous(path_weight, rows), *call.tensors, noise.eps,
         *(place for _, place in made), call.rows, call.cols, call.tiles, call.row_tiles,
         num_samples or 1, *call.strides, *noise.arguments, sample_offset,
         GaussianForms(*call.forms), grads, form, path_only, noise.mode(tiling), *bounds, tiling,

@@ -114,10 +114,11 @@ def score_function_backward(
     call = Call(
         (logvar,), mean.shape, event_dims, grads=grads, also=(mean,), whole=grads.logvar == ROW_
     )
-    noise = Noise(seed, row_offset * call.cols, mean.device, eps)
-    tiling = call.divide(noise_first=noise.first, noise_samples=num_samples or 1)
+    samples = num_samples or 1
+    noise = Noise(seed, row_offset * call.cols, mean.device, eps, samples * mean.numel())
+    tiling = call.divide(noise_first=noise.first, noise_samples=samples)
     made = [call.gradient(*each) for each in zip((mean, logvar), grads, needs, strict=True)]
-    weight_rows, form = upstream(weight)
+    weight_rows, form = upstream(weight, samples * call.rows)
     call.run(
         score_function_bwd_kernel, weight_rows, *call.tensors, noise.eps,
         *(place for _, place in made), call.rows, call.cols, call.tiles, call.row_tiles,

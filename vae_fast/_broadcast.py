@@ -45,6 +45,10 @@ def reductions(
         if needs[place] and tensor is not None and tensor.shape != full:
             made = list(needs) if made is None else made
             kind = reduction(tensor.shape, full, event_dims)
-            assert kind is not None, "the checks have expanded what the kernels do not take"
+            if kind is None:  # what the checks let through has been exchanged since
+                raise RuntimeError(
+                    f"a saved tensor has the shape {tuple(tensor.shape)} beside {tuple(full)}, "
+                    "which it had not before: a hook must unpack what was packed"
+                )
             made[place] = kind
     return tuple(needs) if made is None else tuple(made)

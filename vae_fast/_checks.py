@@ -14,6 +14,7 @@ from vae_fast._backends.reference import compute_dtype
 from vae_fast._broadcast import reduction
 from vae_fast._control import NO_CONTROL, KLControl
 from vae_fast._seed import SEED_LIMIT
+from vae_fast._storage import require_memory
 
 FLOATING = (torch.float64, torch.float32, torch.float16, torch.bfloat16)
 REDUCTIONS = ("mean", "sum", "none")
@@ -34,6 +35,8 @@ def tensor(name: str, value: object, device: torch.device | None = None) -> None
         dtype(name, value.dtype)
     if value.layout is not torch.strided:
         raise TypeError(f"{name} must be a strided tensor; got layout {value.layout}")
+    if value.is_nested:
+        raise TypeError(f"{name} must be a tensor with one shape; got a nested one")
     if device is not None and value.device != device:
         raise ValueError(f"{name} must be on {device} like the others; got {value.device}")
 
@@ -169,6 +172,7 @@ def broadcastable(
     broadcasts(name, value, full)
     if reduction(shape, full, event_dims) is not None:
         return value
+    require_memory(value)
     # In the type computed in already, so that autograd's sum is one of unrounded terms.
     return value.to(compute_dtype(value, *beside)).expand(full)
 
@@ -230,6 +234,8 @@ def beta(value: float | Tensor) -> float | Tensor:
     """A number, as ``real`` gives it, or a 0-dim tensor without gradient."""
     if not isinstance(value, Tensor):
         return real("beta", value)
+    if value.is_complex():
+        raise TypeError(f"beta must be a real number; got a tensor of {value.dtype}")
     if value.dim() != 0 or value.requires_grad:
         raise ValueError(
             "beta must be a number or a 0-dim tensor without gradient; got shape "

@@ -9,6 +9,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from vae_fast._storage import require_memory
+
 SEED_LIMIT = 1 << 64
 _CPU = torch.device("cpu")
 _LOWEST = -(1 << 63)  # of int64; with no upper end, random_ draws all 64 bits
@@ -101,7 +103,10 @@ def to_tensor(seed: int | Tensor, device: torch.device) -> Tensor:
 
 def to_int(seed: int | Tensor) -> int:
     """``seed`` as an int in [0, 2**64). Reads a tensor's value, so a GPU tensor is waited for."""
-    return seed if isinstance(seed, int) else int(seed) % SEED_LIMIT
+    if isinstance(seed, int):
+        return seed
+    require_memory(seed)
+    return int(seed) % SEED_LIMIT
 
 
 def kept(seed: int | Tensor | None) -> int | Tensor | None:
@@ -116,5 +121,6 @@ def kept_tensor(
 ) -> Tensor | None:
     """``kept`` where seeds are tensors. One that was drawn for this call nobody writes to."""
     if isinstance(seed, Tensor):
+        require_memory(seed)
         return seed if drawn else seed.clone()
     return None if seed is None else to_tensor(seed, device)

@@ -24,14 +24,22 @@ Noise noise_of(Object seed, Object row_offset, vae_fast::Device device,
   noise.sample_offset = sample_offset;
   if (seed.is_none()) return noise;
   if (!PyLong_Check(seed.ptr())) {
-    const TensorView tensor = read(seed);
-    if (tensor.device == device) {
+    const TensorView tensor = read_seed(seed);
+    // A copy, as of a negated view, is gone when the kernel runs: its value is read here.
+    if (tensor.device == device && tensor.tensor.is(seed)) {
       noise.seed_at = static_cast<const int64_t*>(tensor.data);
       return noise;
     }
   }
   noise.seed = low_bits(seed);
   return noise;
+}
+
+// A value of each row or column, which the kernels read in the type computed in.
+TensorView upstream(Object gradient, const Gaussian& in) {
+  TensorView view = read(gradient);
+  require_dtype(view, compute_dtype(in.wide()));
+  return view;
 }
 
 // A number, or a tensor of one: read by the kernel if it is on the device. alive keeps it.
@@ -148,8 +156,8 @@ py::tuple sample_kl_backward(Object grad_z, Object grad_kl, Object grad_dims, Ob
   const Problem shape = problem(in, samples);
   if (is_empty(shape) || (grad_z.is_none() && grad_kl.is_none() && grad_dims.is_none()))
     return gradients.zeros();
-  TensorView given = read(eps), by_z = read(grad_z), by_kl = read(grad_kl),
-             by_dims = read(grad_dims);
+  TensorView given = read(eps), by_z = read(grad_z), by_kl = upstream(grad_kl, in),
+             by_dims = upstream(grad_dims, in);
   const bool sampled = samples.has_value();
   launch(&device::sample_kl_backward,
          SampleKLBackwardArgs{
@@ -185,7 +193,7 @@ py::tuple gaussian_kl_backward(Object grad_kl, Object mean, Object logvar, Objec
   Gaussian in(mean, logvar, prior_mean, prior_logvar, event_dims);
   const NewGradients gradients(in, needs);
   if (is_empty(problem(in))) return gradients.zeros();
-  TensorView by_kl = read(grad_kl);
+  TensorView by_kl = upstream(grad_kl, in);
   launch(&device::gaussian_kl_backward,
          SampleKLBackwardArgs{problem(in),
                               inputs(in, bounds),
@@ -233,8 +241,8 @@ py::tuple sample_log_weights_backward(Object grad_z, Object grad_log_ratio, Obje
   const NewGradients gradients(in, needs);
   const Problem shape = problem(in, samples);
   if (is_empty(shape) || (grad_z.is_none() && grad_log_ratio.is_none())) return gradients.zeros();
-  TensorView given = read(eps), by_z = read(grad_z), by_ratio = read(grad_log_ratio),
-             weight = read(path_weight);
+  TensorView given = read(eps), by_z = read(grad_z), by_ratio = upstream(grad_log_ratio, in),
+             weight = upstream(path_weight, in);
   const bool sampled = samples.has_value();
   launch(&device::sample_log_weights_backward,
          LogWeightsBackwardArgs{

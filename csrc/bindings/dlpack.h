@@ -9,7 +9,7 @@ namespace vae_fast::dlpack {
 
 constexpr uint32_t kMajorVersion = 1;
 constexpr int32_t kCPU = 1;
-constexpr uint8_t kUnsigned = 1, kFloat = 2, kBfloat = 4;  // codes of types
+constexpr uint8_t kInt = 0, kUnsigned = 1, kFloat = 2, kBfloat = 4;  // codes of types
 
 struct Version {
   uint32_t major, minor;

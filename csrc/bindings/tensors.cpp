@@ -58,6 +58,10 @@ std::optional<DType> dtype_of(dlpack::DataType type) {
   }
 }
 
+bool is_int64(dlpack::DataType type) {
+  return type.lanes == 1 && type.code == dlpack::kInt && type.bits == 64;
+}
+
 // How the tensor lies; an error of torch's becomes a refusal.
 dlpack::Tensor described(const py::object& tensor) {
   dlpack::Tensor given;
@@ -162,7 +166,9 @@ void* current_stream(Device device) {
   return stream;
 }
 
-TensorView read(const py::object& tensor) {
+namespace {
+
+TensorView read_as(const py::object& tensor, bool seed) {
   TensorView view;
   if (tensor.is_none()) return view;
   if (!is_plain(tensor)) refuse(tensor, "its type is not plain memory");
@@ -173,7 +179,8 @@ TensorView read(const py::object& tensor) {
     view.tensor = checked(PyObject_CallMethodNoArgs(tensor.ptr(), connection.resolve_neg));
   dlpack::Tensor given = described(view.tensor);
   const auto dtype = dtype_of(given.dtype);
-  if (!dtype) refuse(tensor, "kernels do not compute with its dtype");
+  if (seed ? !is_int64(given.dtype) : !dtype)
+    refuse(tensor, "kernels do not compute with its dtype");
   if (!has_memory(view.tensor, given)) {
     // Zeros that torch keeps without memory get some.
     if (given.data != nullptr || !py::cast<bool>(view.tensor.attr("_is_zerotensor")()))
@@ -183,13 +190,18 @@ TensorView read(const py::object& tensor) {
     if (!has_memory(view.tensor, given)) refuse(tensor, "it has no memory");
   }
   view.data = static_cast<char*>(given.data) + given.byte_offset;
-  view.dtype = *dtype;
+  view.dtype = dtype.value_or(view.dtype);
   view.device = {given.device.type, given.device.index};
   view.dims = given.dims;
   view.sizes = given.sizes;
   view.strides = given.strides;
   return view;
 }
+
+}  // namespace
+
+TensorView read(const py::object& tensor) { return read_as(tensor, false); }
+TensorView read_seed(const py::object& tensor) { return read_as(tensor, true); }
 
 Shape Frame::shape() const {
   return {product(sizes, dims - event_dims), product(sizes + dims - event_dims, event_dims)};
@@ -208,6 +220,11 @@ void require_broadcastable(const TensorView& tensor, const Frame& frame) {
 void require_count(const TensorView& tensor, int64_t count, Device device) {
   if (tensor.given() && (tensor.count() != count || !(tensor.device == device)))
     refuse(tensor.tensor, "its number of elements, or its device, is not that of the call");
+}
+
+void require_dtype(const TensorView& tensor, DType dtype) {
+  if (tensor.given() && tensor.dtype != dtype)
+    refuse(tensor.tensor, "the call computes in another dtype");
 }
 
 Operand operand(const TensorView& tensor, const Frame& frame) {

@@ -44,6 +44,8 @@ struct TensorView {
 };
 // None: none. Others are refused unless their memory is there and holds numbers that kernels read.
 TensorView read(const pybind11::object& tensor);
+// A seed, of int64; the view's dtype says nothing.
+TensorView read_seed(const pybind11::object& tensor);
 
 // Dimensions [*batch, *event] of tensors on a device.
 struct Frame {
@@ -61,6 +63,7 @@ struct Frame {
 Operand operand(const TensorView& tensor, const Frame& frame);
 Operand operand(const TensorView& tensor, int64_t count, Device device = {});
 void require_count(const TensorView& tensor, int64_t count, Device device);
+void require_dtype(const TensorView& tensor, DType dtype);
 void require_broadcastable(const TensorView& tensor, const Frame& frame);
 
 // A tensor to be written, and the same as a kernel takes it. By default: none.

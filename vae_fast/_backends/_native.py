@@ -26,7 +26,7 @@ def _make_large(shape: tuple[int, ...], code: int) -> Tensor:
     return memory.empty(shape, _DTYPES[code])
 
 
-def _refuse(tensor: object, reason: str) -> None:
+def refuse(tensor: object, reason: str) -> None:
     """Raises the error of a tensor that the kernels cannot read."""
     what = type(tensor).__name__
     if isinstance(tensor, Tensor):
@@ -41,7 +41,7 @@ def connect(module: Any) -> Unavailable | None:
     """Tells ``module`` where tensors come from; what to say where that cannot be done."""
     table = getattr(Tensor, "__dlpack_c_exchange_api__", None)
     if table is not None and module.connect(
-        table, _make_large, memory.SMALLEST, (Tensor, torch.nn.Parameter), _refuse
+        table, _make_large, memory.SMALLEST, (Tensor, torch.nn.Parameter), refuse
     ):
         return None
     return Unavailable(

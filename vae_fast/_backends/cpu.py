@@ -10,6 +10,7 @@ from vae_fast._backends import Needs, Unavailable, _native
 from vae_fast._backends._native import REDUCTION_CODES
 from vae_fast._backends.reference import compute_dtype
 from vae_fast._control import KLControl
+from vae_fast._storage import require_memory
 
 _C = _native.module
 
@@ -152,6 +153,7 @@ def sample_log_weights_backward(
 
 def importance_weighted_elbo_forward(log_weights: Tensor) -> tuple[Tensor, Tensor]:
     # They are one element for each event's worth of others: converting them costs little.
+    require_memory(log_weights)
     log_weights = log_weights.to(compute_dtype(log_weights)).contiguous()
     return _C.importance_weighted_elbo_forward(log_weights, torch.get_num_threads())
 

@@ -17,6 +17,7 @@ from vae_fast._backends import Needs, Unavailable, _cuda_status, _native, refere
 from vae_fast._backends._native import DTYPE_CODES, REDUCTION_CODES
 from vae_fast._backends.reference import compute_dtype
 from vae_fast._control import KLControl
+from vae_fast._storage import require_memory
 
 _kernels: Any = getattr(_native.module, "cuda", None)
 
@@ -25,6 +26,11 @@ Tensors = Sequence[Tensor | None]
 
 def unavailable() -> Unavailable | None:
     return _native.missing or _cuda_status.unavailable(_kernels, _native.module.build_info())
+
+
+def _converted(tensor: Tensor, dtype: torch.dtype) -> Tensor:
+    require_memory(tensor)
+    return tensor.to(dtype)
 
 
 def _as_read(tensors: Tensors, like: torch.dtype) -> Tensors:
@@ -36,7 +42,7 @@ def _as_read(tensors: Tensors, like: torch.dtype) -> Tensors:
         return tensors
     compute = torch.float64 if like is torch.float64 else compute_dtype(*tensors)
     alike = (compute,) if compute is torch.float64 else (like, compute)
-    return tuple(t if t is None or t.dtype in alike else t.to(compute) for t in tensors)
+    return tuple(t if t is None or t.dtype in alike else _converted(t, compute) for t in tensors)
 
 
 def _as_read_beside(tensors: Tensors, mean: Tensor, other: Tensor) -> Tensors:
@@ -49,7 +55,7 @@ def _sampled(tensor: Tensor | None, like: Tensor) -> Tensor | None:
     """``tensor``, of the samples' shape, in a dtype that is read beside ``like``'s."""
     if tensor is None or tensor.dtype is like.dtype:
         return tensor
-    return tensor.to(compute_dtype(like))
+    return _converted(tensor, compute_dtype(like))
 
 
 def _returned(gradients: Tensors, tensors: Tensors) -> tuple[Tensor | None, ...]:
@@ -239,9 +245,11 @@ def score_function_backward(
     # Of the mean there is only the gradient, in the dtype that it would be read in.
     wide = compute_dtype(mean, logvar) is torch.float64
     like = torch.float64 if wide else mean.dtype
+    if like not in DTYPE_CODES:
+        _native.refuse(mean, "kernels do not compute with its dtype")
     (read,) = _as_read((logvar,), like)
     if eps is not None and eps.dtype is not like:
-        eps = eps.to(torch.float64 if wide else torch.float32)
+        eps = _converted(eps, torch.float64 if wide else torch.float32)
     gradients = _kernels.score_function_backward(
         weight, mean, DTYPE_CODES[like], read, eps, seed, num_samples, event_dims, row_offset,
         bounds, _made(needs, like is not mean.dtype),
@@ -323,7 +331,7 @@ def negative_elbo_forward(
         grad_logvar = torch.zeros_like(logvar) if needs[1] and logvar is not None else None
         return loss, log_likelihood, (grad_mean, grad_logvar, grad_kl)
     if isinstance(beta, Tensor) and beta.dtype not in DTYPE_CODES:
-        beta = beta.to(torch.float64)
+        beta = _converted(beta, torch.float64)
     inputs = _as_read_beside((x, mean, logvar), mean, kl)
     loss, log_likelihood, gradients = _kernels.negative_elbo_forward(
         *inputs, kl, beta, REDUCTION_CODES[reduction], event_dims, bounds,

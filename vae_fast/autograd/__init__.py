@@ -11,7 +11,7 @@ does a backward pass that no kernel can run (``backward_backend``).
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from types import ModuleType
 from typing import TYPE_CHECKING, Any
 
@@ -20,11 +20,10 @@ from torch import Tensor
 from torch.autograd import forward_ad
 
 from vae_fast._backends import COMPOSED, reference
+from vae_fast._storage import PLAIN, require_memory
 
 if TYPE_CHECKING:
     from vae_fast.autograd.dispatched import Dispatched
-
-_PLAIN = (Tensor, torch.nn.Parameter, torch.nn.Buffer)
 
 
 def uses_dispatcher(*tensors: Tensor | None) -> bool:
@@ -37,7 +36,7 @@ def uses_dispatcher(*tensors: Tensor | None) -> bool:
         return True
     # A loop: any() with a generator would take longer than all the other checks.
     for tensor in tensors:  # noqa: SIM110
-        if tensor is not None and type(tensor) not in _PLAIN:
+        if tensor is not None and type(tensor) not in PLAIN:
             return True
     return False
 
@@ -82,21 +81,33 @@ def apply_of(function: type[torch.autograd.Function]) -> Callable[..., Any]:
 
 
 def backward_backend(
-    backend: ModuleType | Dispatched, *upstream: Tensor | None
+    backend: ModuleType | Dispatched,
+    upstream: Sequence[Tensor | None],
+    saved: Sequence[Tensor | None],
 ) -> ModuleType | Dispatched:
     """Who makes the gradients: ``backend``, or the reference where no kernel can.
 
     Those are passes that are differentiated again (``create_graph=True``), that ``vmap`` maps over
     many gradients at once, or that get a tensor subclass from above though the forward pass had
-    none. The reference's formulas take all three.
+    none. The reference's formulas take all three. ``saved`` are the tensors that they read then.
+
+    Raises:
+        TypeError: a gradient is sparse, or a tensor that the reference would read has no memory.
     """
-    if torch.is_grad_enabled() or torch._C._are_functorch_transforms_active():
-        return reference
+    plain = torch.is_grad_enabled() or torch._C._are_functorch_transforms_active()
     if isinstance(backend, ModuleType):
         for gradient in upstream:
             # Of a tensor that a vmap of older kind maps over, only the missing memory tells.
             if gradient is not None and (
-                type(gradient) not in _PLAIN or not torch._C._has_storage(gradient)
+                type(gradient) not in PLAIN or not torch._C._has_storage(gradient)
             ):
-                return reference
-    return backend
+                if gradient.layout is not torch.strided:
+                    raise TypeError(
+                        "a gradient from above must be a strided tensor; got layout "
+                        f"{gradient.layout}"
+                    )
+                plain = True
+    if not plain:
+        return backend
+    require_memory(*upstream, *saved)
+    return reference

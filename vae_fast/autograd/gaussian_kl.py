@@ -46,7 +46,7 @@ class GaussianKL(torch.autograd.Function):
     @staticmethod
     def backward(ctx: Any, grad_kl: Tensor) -> Any:
         inputs = ctx.saved_tensors
-        backend = backward_backend(ctx.backend, grad_kl)
+        backend = backward_backend(ctx.backend, (grad_kl,), inputs)
         needs = gradient_needs(backend, ctx.needs_input_grad[:4], inputs, ctx.options[0])
         gradients = backend.gaussian_kl_backward(grad_kl, *inputs, *ctx.options, needs)
         return *gradients, None, None

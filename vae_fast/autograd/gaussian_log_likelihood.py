@@ -41,7 +41,7 @@ class GaussianLogLikelihood(torch.autograd.Function):
     @staticmethod
     def backward(ctx: Any, grad_ll: Tensor) -> Any:
         inputs = ctx.saved_tensors
-        backend = backward_backend(ctx.backend, grad_ll)
+        backend = backward_backend(ctx.backend, (grad_ll,), inputs)
         needs = gradient_needs(backend, ctx.needs_input_grad[:3], inputs, ctx.options[0], first=1)
         gradients = backend.gaussian_log_likelihood_backward(grad_ll, *inputs, *ctx.options, needs)
         return *gradients, None, None, None

@@ -11,6 +11,7 @@ from torch import Tensor
 from vae_fast import _backends
 from vae_fast._backends import reference
 from vae_fast._backends.reference import compute_dtype
+from vae_fast._storage import require_memory
 from vae_fast.autograd import apply_of, backward_backend, sees_through, uses_dispatcher
 from vae_fast.autograd.dispatched import Dispatched, register_composed, register_function
 
@@ -32,7 +33,8 @@ class ImportanceWeightedELBO(torch.autograd.Function):
         if grad_bound is None:
             return None, None
         log_weights, weights = ctx.saved_tensors
-        if backward_backend(ctx.backend, grad_bound) is reference:
+        require_memory(grad_bound, log_weights, weights)
+        if backward_backend(ctx.backend, (grad_bound,), ()) is reference:
             return reference.importance_weighted_elbo_backward(grad_bound, log_weights), None
         # One pass, which plain PyTorch does as well.
         return (grad_bound * weights).to(log_weights.dtype), None

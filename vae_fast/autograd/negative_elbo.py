@@ -19,6 +19,7 @@ from torch import Tensor
 from vae_fast import _backends
 from vae_fast._backends import reference
 from vae_fast._backends.reference import compute_dtype, grad_kl
+from vae_fast._storage import require_memory
 from vae_fast.autograd import (
     apply_of,
     backward_backend,
@@ -75,7 +76,7 @@ class NegativeELBO(torch.autograd.Function):
         if grad_loss is None:
             return (None,) * 9
         x, mean, logvar, kl = inputs = ctx.saved_tensors
-        backend = backward_backend(ctx.backend, grad_loss)
+        backend = backward_backend(ctx.backend, (grad_loss,), inputs)
         if ctx.gradients is not None and backend is ctx.backend:
             gradients = (None, *ctx.gradients)
             ctx.gradients = None
@@ -88,6 +89,7 @@ class NegativeELBO(torch.autograd.Function):
                     grad_loss, x, mean, logvar, *ctx.options,
                     gradient_needs(backend, needs, inputs[:3], ctx.options[1], first=1),
                 )  # fmt: skip
+            require_memory(grad_loss)
             by_kl = grad_kl(grad_loss, kl, ctx.beta, ctx.options[0]) if needs_kl else None
             gradients = (*gradients, by_kl)
         return *gradients, None, None, None, None, None
@@ -107,7 +109,9 @@ def negative_elbo(
     bounds: tuple[float, float],
     backend: str,
 ) -> tuple[Tensor, Tensor]:
-    traced = uses_dispatcher(x, mean, logvar, kl)
+    given_beta = beta if isinstance(beta, Tensor) else None
+    require_memory(given_beta)
+    traced = uses_dispatcher(x, mean, logvar, kl, given_beta)
     if sees_through(backend, traced):
         loss, log_likelihood = reference.negative_elbo(
             x, mean, logvar, kl, beta, reduction, event_dims, bounds

@@ -53,7 +53,7 @@ class SampleKL(torch.autograd.Function):
         ctx: Any, grad_z: Tensor | None, grad_kl: Tensor | None, grad_dims: Tensor | None = None
     ) -> Any:
         inputs = ctx.saved_tensors
-        backend = backward_backend(ctx.backend, grad_z, grad_kl, grad_dims)
+        backend = backward_backend(ctx.backend, (grad_z, grad_kl, grad_dims), inputs)
         needs = gradient_needs(backend, ctx.needs_input_grad[:4], inputs[:4], ctx.options[2])
         gradients = backend.sample_kl_backward(
             grad_z, grad_kl, grad_dims, *inputs, *ctx.options, needs
@@ -81,7 +81,7 @@ def sample_kl(
     drawn: bool,  # the seed, for this call: nobody else has it
 ) -> tuple[Tensor, Tensor, Tensor | None]:
     inputs = (mean, logvar, prior_mean, prior_logvar, eps)
-    traced = uses_dispatcher(*inputs)
+    traced = uses_dispatcher(*inputs, seed if isinstance(seed, Tensor) else None)
     if sees_through(backend, traced):
         return reference.sample_kl_forward(
             *inputs, seed, num_samples, event_dims, row_offset, bounds, control, return_dims

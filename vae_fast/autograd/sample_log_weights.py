@@ -11,6 +11,7 @@ from torch import Tensor
 from vae_fast import _backends, _seed
 from vae_fast._backends import reference
 from vae_fast._backends.reference import compute_dtype, gradient_shares
+from vae_fast._storage import require_memory
 from vae_fast.autograd import apply_of, backward_backend, sees_through, uses_dispatcher
 from vae_fast.autograd.dispatched import (
     Dispatched,
@@ -49,11 +50,12 @@ class SampleLogWeights(torch.autograd.Function):
     @staticmethod
     def backward(ctx: Any, grad_z: Tensor | None, grad_log_ratio: Tensor | None) -> Any:
         inputs = ctx.saved_tensors
-        backend = backward_backend(ctx.backend, grad_z, grad_log_ratio)
+        backend = backward_backend(ctx.backend, (grad_z, grad_log_ratio), inputs)
         needs = gradient_needs(backend, ctx.needs_input_grad[:4], inputs[:4], ctx.options[2])
         # To a backend "dreg" is "stl" with a weight for each sample's path.
         path_weight = None
         if ctx.estimator == "dreg" and ctx.options[1] is not None and grad_log_ratio is not None:
+            require_memory(grad_log_ratio)
             path_weight = gradient_shares(grad_log_ratio)
         gradients = backend.sample_log_weights_backward(
             grad_z, grad_log_ratio, path_weight, *inputs, *ctx.options,
@@ -82,7 +84,7 @@ def sample_log_weights(
     drawn: bool,  # the seed, for this call: nobody else has it
 ) -> tuple[Tensor, Tensor]:
     inputs = (mean, logvar, prior_mean, prior_logvar, eps)
-    traced = uses_dispatcher(*inputs)
+    traced = uses_dispatcher(*inputs, seed if isinstance(seed, Tensor) else None)
     if sees_through(backend, traced):
         return reference.sample_log_weights(
             *inputs, seed, num_samples, event_dims, row_offset, sample_offset, bounds, estimator

@@ -10,6 +10,7 @@ from torch import Tensor
 
 from vae_fast import _backends, _seed
 from vae_fast._backends import reference
+from vae_fast._storage import require_memory
 from vae_fast.autograd import apply_of, backward_backend, sees_through, uses_dispatcher
 from vae_fast.autograd.dispatched import Dispatched, register_backward, register_composed
 from vae_fast.autograd.halves import gradient_needs
@@ -43,7 +44,8 @@ class ScoreFunction(torch.autograd.Function):
         gradients: tuple[Tensor | None, ...] = (None, None)
         needs = ctx.needs_input_grad[2:4]
         if any(needs):
-            backend = backward_backend(ctx.backend, gradient)
+            backend = backward_backend(ctx.backend, (gradient,), inputs)
+            require_memory(gradient, weight)
             gradients = backend.score_function_backward(
                 reference.times(gradient, weight), *inputs, *ctx.options,
                 gradient_needs(backend, needs, inputs[:2], ctx.options[2]),
@@ -67,7 +69,8 @@ def score_function(
     bounds: tuple[float, float],
     backend: str,
 ) -> Tensor:
-    traced = uses_dispatcher(signal, weight, mean, logvar, eps)
+    given = (signal, weight, mean, logvar, eps)
+    traced = uses_dispatcher(*given, seed if isinstance(seed, Tensor) else None)
     if sees_through(backend, traced):
         return reference.score_function(
             signal, weight, mean, logvar, eps, seed, num_samples, event_dims, row_offset, bounds

@@ -14,6 +14,7 @@ from torch import Tensor
 from vae_fast import _backends
 from vae_fast._backends import reference
 from vae_fast._backends.reference import compute_dtype
+from vae_fast._storage import require_memory
 from vae_fast.autograd import apply_of, backward_backend, sees_through, uses_dispatcher
 from vae_fast.autograd.dispatched import Dispatched, register_composed, register_function
 
@@ -34,7 +35,9 @@ class SquaredError(torch.autograd.Function):
     def backward(ctx: Any, gradient: Tensor) -> Any:
         x, mean = ctx.saved_tensors
         needs = ctx.needs_input_grad[:2]
-        *gradients, _ = backward_backend(ctx.backend, gradient).gaussian_log_likelihood_backward(
+        backend = backward_backend(ctx.backend, (gradient,), (x, mean))
+        require_memory(gradient)
+        *gradients, _ = backend.gaussian_log_likelihood_backward(
             -2 * gradient, x, mean, None, ctx.event_dims, _NO_BOUNDS, (*needs, False)
         )
         return *gradients, None, None

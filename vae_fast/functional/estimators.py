@@ -7,6 +7,7 @@ from torch import Tensor
 
 from vae_fast import _backends, _checks
 from vae_fast._backends.reference import compute_dtype
+from vae_fast._storage import require_memory
 from vae_fast.autograd import is_differentiated
 from vae_fast.autograd.importance_weighted_elbo import (
     importance_weighted_elbo as _importance_weighted_elbo,
@@ -186,10 +187,12 @@ def score_function(
     rows = batch if num_samples is None else (num_samples, *batch)
     if tuple(signal.shape) != rows:
         raise ValueError(f"signal must have the shape {rows}; got {tuple(signal.shape)}")
+    require_memory(signal)
     weight = signal.detach().to(compute_dtype(signal, mean, logvar))
     if baseline is not None:
         _checks.tensor("baseline", baseline, device)
         _checks.broadcasts("baseline", baseline, signal.shape)
+        require_memory(baseline)
         weight = weight - baseline.detach()
     bounds = _checks.bounds(logvar_min, logvar_max)
     name = _backends.choose(backend, device)

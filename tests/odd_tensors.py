@@ -1,0 +1,454 @@
+"""Tensors of every odd kind, and a program that hands them to every op of a backend.
+
+``python tests/odd_tensors.py BACKEND`` prints each case before it runs it: whoever started the
+program knows then which one ended it. It ends with the line ``done`` where none did.
+"""
+
+from __future__ import annotations
+
+import functools
+import sys
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from types import MappingProxyType
+from typing import Any, NamedTuple
+
+if __name__ == "__main__":
+    import warnings
+
+    warnings.simplefilter("ignore")  # of torch: some of these kinds are prototypes
+
+import check
+import conftest  # noqa: F401  (which prepares Triton's interpreter)
+import cuda_host
+import torch
+from cases import CONSTANTS, PRIORS, Case, given_noise, tensors, upstream
+from ops.common import Named
+from torch import Tensor
+from torch._subclasses.fake_tensor import FakeTensor, FakeTensorMode
+from torch.masked import MaskedTensor
+from torch.testing._internal.two_tensor import TwoTensor
+from torch.utils._pytree import tree_map, tree_map_only
+
+import vae_fast.functional as F
+from vae_fast import _backends
+
+REFUSALS = (TypeError, ValueError, RuntimeError)  # NotImplementedError is the last
+
+
+class Wrapped(Tensor):
+    """A tensor without memory of its own, which does to the one within what is asked of it."""
+
+    inner: Tensor
+
+    @staticmethod
+    def __new__(cls, inner: Tensor) -> Wrapped:
+        made = Tensor._make_wrapper_subclass(
+            cls, inner.shape, strides=inner.stride(), dtype=inner.dtype, device=inner.device
+        )
+        made.inner = inner
+        return made
+
+    @classmethod
+    def __torch_dispatch__(cls, func, types, args=(), kwargs=None):
+        args, kwargs = tree_map_only(Wrapped, lambda t: t.inner, (args, kwargs or {}))
+        return tree_map(lambda t: cls(t) if type(t) is Tensor else t, func(*args, **kwargs))
+
+
+class Marked(Tensor):
+    """A subclass that is plain memory."""
+
+
+class Silent(Tensor):
+    """One that torch's functions do not ask."""
+
+    __torch_function__ = torch._C._disabled_torch_function_impl
+
+
+def unwrapped(tensor: Tensor) -> Tensor:
+    while isinstance(tensor, Wrapped | TwoTensor):
+        tensor = tensor.inner if isinstance(tensor, Wrapped) else tensor.a
+    if torch._is_functional_tensor(tensor):
+        torch._sync(tensor)
+        return torch._from_functional_tensor(tensor)
+    if torch._C._functorch.is_functorch_wrapped_tensor(tensor):
+        return torch._C._functorch.get_unwrapped(tensor)
+    return tensor.as_subclass(Tensor)
+
+
+def _two(values: Tensor) -> Tensor:
+    return TwoTensor(values.clone(), values.clone())
+
+
+def _in_inference_mode(values: Tensor) -> Tensor:
+    with torch.inference_mode():
+        return values.clone()
+
+
+def _cut(count: int, offset: int = 0) -> Callable[[Tensor], Tensor]:
+    """A view of memory that is made shorter under it."""
+
+    def make(values: Tensor) -> Tensor:
+        memory = values.new_zeros(offset + values.numel())
+        memory[offset:] = values.flatten()
+        view = memory[offset:].view(values.shape)
+        view.untyped_storage().resize_(count)
+        return view
+
+    return make
+
+
+def _leaked(transform: Callable[..., Any]) -> Callable[[Tensor], Tensor]:
+    """A tensor of a transform that is over."""
+
+    def make(values: Tensor) -> Tensor:
+        found: list[Tensor] = []
+
+        def inside(tensor: Tensor) -> Tensor:
+            found.append(tensor)
+            return tensor.sum() * 1.0
+
+        transform(inside)(values)
+        return found[0]
+
+    return make
+
+
+def _leaked_from_vmap(values: Tensor) -> Tensor:
+    return _leaked(torch.func.vmap)(torch.stack([values, values]))
+
+
+def _read_only(values: Tensor) -> Tensor:
+    array = values.numpy().copy()
+    array.flags.writeable = False
+    return torch.from_numpy(array)
+
+
+def _quantised(values: Tensor) -> Tensor:
+    return torch.quantize_per_tensor(values.float(), 0.1, 0, torch.qint8)
+
+
+def _nested(layout: torch.layout) -> Callable[[Tensor], Tensor]:
+    return lambda values: torch.nested.nested_tensor(list(values[None]), layout=layout)
+
+
+def _to(dtype: torch.dtype) -> Callable[[Tensor], Tensor]:
+    return lambda values: values.to(dtype)
+
+
+class Kind(NamedTuple):
+    make: Callable[[Tensor], Any]
+    # "right", "fake" (of the right shape and dtype), "refused", "either" of right and refused; or
+    # "any", where no result is the wrong one.
+    expected: str
+    by_torch: str = ""  # what plain PyTorch does with it, where that differs; "crash": skipped
+    zero: bool = False  # its values are 0, whatever they are made of
+    lines: bool = True  # whether an error has one line
+
+
+REAL = {
+    "two tensors": Kind(_two, "right"),
+    "wrapper": Kind(Wrapped, "right"),
+    "wrapper of a wrapper": Kind(lambda v: Wrapped(Wrapped(v)), "right"),
+    "subclass": Kind(lambda v: v.as_subclass(Marked), "right"),
+    "silent subclass": Kind(lambda v: v.as_subclass(Silent), "right"),
+    "buffer": Kind(lambda v: torch.nn.Buffer(v.clone()), "right"),
+    "inference": Kind(_in_inference_mode, "right"),
+    "zeros without memory": Kind(lambda v: torch._efficientzerotensor(v.shape, dtype=v.dtype),
+                                 "right", zero=True),
+    "negative view": Kind(lambda v: torch._neg_view(-v), "right"),
+    "dlpack": Kind(lambda v: torch.from_dlpack(v.clone()), "right"),
+    "read-only": Kind(_read_only, "right"),
+    "expanded": Kind(lambda v: v.flatten()[:1].mul(0).view((1,) * v.dim()).expand(v.shape),
+                     "right", zero=True),
+    "fake": Kind(lambda v: FakeTensorMode(allow_non_fake_inputs=True).from_tensor(v), "fake"),
+    # Functionalisation takes the plain tensors beside it as they are.
+    "functional": Kind(torch._to_functional_tensor, "either"),
+    "leaked from vmap": Kind(_leaked_from_vmap, "refused"),
+    "leaked from grad": Kind(_leaked(torch.func.grad), "either"),
+    "meta": Kind(lambda v: v.to("meta"), "refused"),
+    "freed": Kind(_cut(0), "refused", "crash"),
+    "cut": Kind(_cut(3), "refused", "crash"),
+    "cut behind an offset": Kind(_cut(4, offset=1), "refused", "crash"),
+    "coo": Kind(Tensor.to_sparse, "refused"),
+    # Where it has been asked, it knows of no op but some of torch's.
+    "masked": Kind(lambda v: MaskedTensor(v, torch.ones_like(v, dtype=torch.bool)), "refused",
+                   "any", lines=False),
+    "uninitialised": Kind(lambda v: torch.nn.UninitializedParameter(), "refused"),
+    "bool": Kind(_to(torch.bool), "refused"),
+    "uint8": Kind(_to(torch.uint8), "refused"),
+    "uint64": Kind(_to(torch.uint64), "refused"),
+    "int64": Kind(_to(torch.int64), "refused"),
+    "float8": Kind(_to(torch.float8_e4m3fn), "refused"),
+    "complex": Kind(_to(torch.complex64), "refused"),
+    "conjugate": Kind(lambda v: v.to(torch.complex64).conj(), "refused"),
+    "quantised": Kind(_quantised, "refused"),
+    "nested": Kind(_nested(torch.strided), "refused"),
+    "jagged": Kind(_nested(torch.jagged), "refused", lines=False),
+}  # fmt: skip
+# Those of at least one dimension, and of two.
+LONG = {"mkldnn": Kind(lambda v: v.to_mkldnn(), "refused")}
+FLAT = {"csr": Kind(Tensor.to_sparse_csr, "refused")}
+
+
+def kinds(values: Tensor, labels: Sequence[str] | None) -> dict[str, Kind]:
+    """The kinds that a tensor can have, of those with these labels."""
+    if labels is not None:
+        return {label: REAL[label] for label in labels}
+    found = REAL
+    if values.dim() > 0:
+        found = found | LONG
+    return found | FLAT if values.dim() == 2 else found
+
+
+# What a hook may give back in place of a saved tensor, beside the kinds above.
+UNPACKED = {
+    "float64": Kind(Tensor.double, "either"),
+    "bfloat16": Kind(Tensor.bfloat16, "any"),
+    "other strides": Kind(lambda v: v[..., None].expand(*v.shape, 2).clone()[..., 0], "either"),
+    "one element": Kind(lambda v: v.flatten()[:1], "any"),
+    "no element": Kind(lambda v: v.flatten()[:0], "any"),
+    "a row less": Kind(lambda v: v[1:] if v.dim() else v, "any"),
+    "a row more": Kind(lambda v: torch.cat([v, v]) if v.dim() else v, "any"),
+    "a column less": Kind(lambda v: v[..., 1:] if v.dim() else v, "any"),
+    "a dimension more": Kind(lambda v: v[None], "any"),
+    "two dimensions more": Kind(lambda v: v[None, None].expand(2, 1, *v.shape), "any"),
+    "flat": Kind(Tensor.flatten, "any"),
+    "no dimension": Kind(lambda v: v.sum(), "any"),
+}
+# Those that come further than the checks; few, where a call takes milliseconds.
+FAR = ("two tensors", "wrapper", "inference", "zeros without memory", "negative view", "expanded",
+       "fake", "functional", "freed", "cut behind an offset")  # fmt: skip
+FEW = ("wrapper", "zeros without memory", "freed")
+SLOW = ("triton", cuda_host.NAME)
+
+CASES = [
+    Case("sample_kl", (3, 4), return_dims=True, **PRIORS),
+    Case("sample_kl", (3, 4), num_samples=2, noise="eps"),
+    Case("gaussian_kl", (3, 4), **PRIORS),
+    Case("gaussian_log_likelihood", (3, 4)),
+    Case("gaussian_log_likelihood", (3, 4), num_samples=2, differentiate=("mean", "logvar")),
+    Case("negative_elbo", (3, 4)),
+    Case("negative_elbo", (3, 4), differentiate=("mean", "logvar", "kl")),
+    Case("negative_elbo", (3, 4), reduction="none"),
+    Case("squared_error", (3, 4)),
+    Case("sample_log_weights", (3, 4), num_samples=2, estimator="dreg", **PRIORS),
+    Case("sample_log_weights", (3, 4), noise="eps", estimator="stl"),
+    Case("importance_weighted_elbo", (5, 3)),
+    Case("score_function", (3, 4), num_samples=2, baseline="rows"),
+    Case("score_function", (3, 4), noise="eps"),
+]
+
+
+def everything(case: Case) -> dict[str, Tensor]:
+    """All tensors that may be given, those of the options among them."""
+    given = {n: t for n, t in tensors(case).items() if t is not None}
+    options = check.OPS[case.op].options(case, "cpu", None)
+    if case.noise == "eps":
+        given["eps"] = given_noise(case)
+    elif "seed" in options:
+        given["seed"] = torch.tensor(12345)
+    if case.op == "negative_elbo":
+        given["beta"] = torch.tensor(0.5)
+    if options.get("baseline") is not None:
+        given["baseline"] = options["baseline"]
+    return given
+
+
+def run(case: Case, given: Named, backend: str, above: Named | None = None) -> tuple[Named, Named]:
+    """Outputs, and the gradients of whatever requires one."""
+    options = check.OPS[case.op].options(case, "cpu", given.get("eps")) | given
+    made = getattr(F, case.op)(**options, backend=backend)
+    outputs = dict(zip(case.outputs, made if isinstance(made, tuple) else (made,), strict=True))
+    return outputs, gradients(case, given, outputs, above)
+
+
+def gradients(case: Case, given: Named, outputs: Named, above: Named | None = None) -> Named:
+    wanted = {n: t for n, t in given.items() if isinstance(t, Tensor) and t.requires_grad}
+    reached = [n for n in outputs if n not in CONSTANTS and outputs[n].requires_grad]
+    if not reached or not wanted:
+        return {}
+    above = above or upstream(case, outputs)
+    made = torch.autograd.grad([outputs[n] for n in reached], list(wanted.values()),
+                               [above[n] for n in reached], allow_unused=True)  # fmt: skip
+    return {n: g for n, g in zip(wanted, made, strict=True) if g is not None}
+
+
+class Report:
+    """The cases of a run: each is printed before it runs, and what is wrong with it after."""
+
+    def __init__(self) -> None:
+        self.count = 0
+
+    @contextmanager
+    def case(self, name: str, kind: Kind, expected: str) -> Iterator[None]:
+        print(f"case {name}", flush=True)
+        self.count += 1
+        try:
+            yield
+        except Exception as error:
+            if isinstance(error, Wrong):
+                print(f"wrong: {name}: {error}", flush=True)
+                return
+            message = str(error)
+            if not kind.lines and expected == "any":
+                return
+            if expected in ("right", "fake") or not isinstance(error, REFUSALS):
+                print(f"wrong: {name}: raised {type(error).__name__}: {message}", flush=True)
+            elif not message or (kind.lines and "\n" in message) or "Exception raised" in message:
+                print(f"wrong: {name}: the error is not clear: {message!r}", flush=True)
+        else:
+            if expected == "refused":
+                print(f"wrong: {name}: was not refused", flush=True)
+
+
+class Wrong(Exception):
+    """A result is not what it has to be."""
+
+
+def compare(got: Named, want: Named, expected: str) -> None:
+    if expected in ("fake", "refused"):
+        got = {name: tensor for name, tensor in got.items() if expected == "fake"}
+    elif got.keys() < want.keys() or got.keys() - want.keys():
+        raise Wrong(f"made {sorted(got)}, not {sorted(want)}")
+    if expected == "any":
+        return
+    for name, tensor in got.items():
+        if expected == "either" and isinstance(tensor, FakeTensor):
+            continue
+        right = want[name].detach()
+        if tensor.shape != right.shape or tensor.dtype is not right.dtype:
+            raise Wrong(f"{name} is {tuple(tensor.shape)}, {tensor.dtype}")
+        if expected in ("right", "either"):
+            try:
+                torch.testing.assert_close(unwrapped(tensor).detach(), right)
+            except AssertionError as error:
+                raise Wrong(f"{name}: {error}") from None
+
+
+DTYPES = ("bool", "uint8", "uint64", "int64", "float8")
+NUMBERS = (*DTYPES, "quantised")
+
+
+def expectation(label: str, kind: Kind, backend: str, name: str) -> str:
+    if name == "seed" and label == "int64":
+        return "right"
+    if label == "meta" and name == "log_weights" and backend == "reference":
+        return "fake"  # there is no other tensor beside it
+    # Numbers of another kind are read as numbers.
+    if (name == "beta" and label in NUMBERS) or (name in ("seed", "beta") and label == "coo"):
+        return "any"
+    return kind.by_torch or kind.expected if backend == "reference" else kind.expected
+
+
+def leaf(tensor: Tensor, like: Tensor) -> Tensor:
+    """Requires a gradient where ``like`` does and it can."""
+    if like.requires_grad and not tensor.is_inference():
+        try:
+            return tensor.requires_grad_()
+        except RuntimeError:  # a kind that cannot
+            return tensor
+    return tensor
+
+
+def as_inputs(report: Report, case: Case, backend: str, labels: Sequence[str] | None) -> None:
+    """Each tensor that is given in turn, of each kind."""
+    plain = everything(case)
+    for name, tensor in plain.items():
+
+        @functools.cache
+        def answer(zero: bool, differentiated: bool, name=name) -> tuple[Named, Named]:
+            values = plain[name].detach().clone()
+            values = torch.zeros_like(values) if zero else values
+            return run(case, plain | {name: values.requires_grad_(differentiated)}, backend)
+
+        for label, kind in kinds(tensor, labels).items():
+            expected = expectation(label, kind, backend, name)
+            if expected == "crash":
+                continue
+            with report.case(f"{case.op}-{case}: {name}: {label}", kind, expected):
+                odd = kind.make(tensor.detach())
+                if isinstance(odd, Tensor) and name not in ("seed", "beta", "eps", "baseline"):
+                    odd = leaf(odd, tensor)
+                outputs, made = run(case, plain | {name: odd}, backend)
+                want, right = answer(kind.zero, odd.requires_grad)
+                compare(outputs, want, expected)
+                compare(made, right, expected)
+
+
+def as_upstream(report: Report, case: Case, backend: str, labels: Sequence[str] | None) -> None:
+    """What arrives for each output in turn, of each kind, after a plain forward pass."""
+    given = everything(case)
+    outputs, _ = run(case, given, backend)
+    above = upstream(case, outputs)
+    for name in above.keys() - set(CONSTANTS):
+        for label, kind in kinds(above[name], labels).items():
+            expected = expectation(label, kind, backend, name)
+            if label in DTYPES:  # autograd converts it
+                expected = "right"
+            if label == "masked":  # which the reference's formulas get, and do what they do
+                expected = "any"
+            if expected == "crash":
+                continue
+            with report.case(f"{case.op}-{case}: above {name}: {label}", kind, expected):
+                odd = kind.make(above[name])
+                made = run(case, given, backend, above | {name: odd})[1]
+                if expected != "refused":
+                    values = torch.zeros_like(above[name]) if kind.zero else above[name]
+                    values = odd.to(values.dtype) if label in DTYPES else values
+                    right = run(case, given, backend, above | {name: values})[1]
+                    compare(made, right, expected)
+
+
+def from_hooks(report: Report, case: Case, backend: str, labels: Sequence[str] | None) -> None:
+    """Each saved tensor in turn, of each kind, as a hook gives it back."""
+    given = everything(case)
+    outputs, want = run(case, given, backend)
+    above = upstream(case, outputs)
+    saved: list[Tensor] = []
+
+    def pack(tensor: Tensor) -> int:
+        saved.append(tensor)
+        return len(saved) - 1
+
+    with torch.autograd.graph.saved_tensors_hooks(pack, saved.__getitem__):
+        run(case, given, backend, above)
+    for place in range(len(saved)):
+        for label, kind in (kinds(saved[place], labels) | UNPACKED).items():
+            expected = "any" if kind.zero or label in DTYPES else kind.expected
+            expected = "any" if expected == "any" or label == "jagged" else "either"
+            with report.case(f"{case.op}-{case}: saved {place}: {label}", kind, expected):
+                saved.clear()
+
+                def unpack(number: int, place=place, make=kind.make) -> Any:
+                    return make(saved[number].detach()) if number == place else saved[number]
+
+                with torch.autograd.graph.saved_tensors_hooks(pack, unpack):
+                    outputs, made = run(case, given, backend, above)
+                compare(made, want, expected)
+
+
+def choose(name: str) -> None:
+    if name == cuda_host.NAME:
+        entry = _backends._Entry(("cpu",), "for the tests")
+        _backends._TABLE = MappingProxyType({**_backends._TABLE, name: entry})
+        _backends._loaded[name] = cuda_host.backend()
+
+
+def main(backend: str, thorough: bool) -> None:
+    choose(backend)
+    report, seen = Report(), set()
+    for case in CASES:
+        # Of an op's second case, and where a call takes milliseconds, what passes the checks.
+        labels = None if thorough and case.op not in seen else FAR
+        if thorough or case.op not in seen:
+            as_inputs(report, case, backend, labels)
+            as_upstream(report, case, backend, labels)
+        if backend != "reference" and case.op not in seen:  # what it saves is autograd's
+            from_hooks(report, case, backend, None if thorough else FEW)
+        seen.add(case.op)
+    print(f"done {report.count}", flush=True)
+
+
+if __name__ == "__main__":
+    main(sys.argv[1], sys.argv[1] not in SLOW)

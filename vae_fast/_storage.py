@@ -1,0 +1,41 @@
+"""Whether a tensor's memory is there, asked where plain PyTorch reads it.
+
+A storage can be freed or cut under its tensors (``untyped_storage().resize_``). Kernels ask by
+themselves; PyTorch's own arithmetic does not, and ends the process.
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+# Tensors whose memory is their own. Others do with an operation what they like.
+PLAIN = (Tensor, torch.nn.Parameter, torch.nn.Buffer)
+
+
+def require_memory(*tensors: Tensor | None) -> None:
+    """TypeError for a tensor that ends behind its memory."""
+    if torch.compiler.is_dynamo_compiling():
+        return
+    for tensor in tensors:
+        if tensor is None or type(tensor) not in PLAIN or not torch._C._has_storage(tensor):
+            continue
+        held = tensor.untyped_storage().nbytes()
+        needed = (tensor.storage_offset() + _length(tensor)) * tensor.element_size()
+        # Zeros that torch keeps without memory it does not read, nor a functional tensor's.
+        if needed <= held or tensor._is_zerotensor() or torch._is_functional_tensor(tensor):
+            continue
+        if tensor.numel() == 0:
+            continue
+        raise TypeError(
+            f"a tensor must have its memory; got one of shape {tuple(tensor.shape)} that needs "
+            f"{needed} bytes in a storage of {held}"
+        )
+
+
+def _length(tensor: Tensor) -> int:
+    """Elements from the first to the end of the last."""
+    if tensor.is_contiguous():
+        return tensor.numel()
+    strides = zip(tensor.shape, tensor.stride(), strict=True)
+    return 1 + sum((size - 1) * stride for size, stride in strides)
