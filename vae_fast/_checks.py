@@ -112,6 +112,8 @@ def row_offset(value: object, shape: torch.Size, event_dims: int) -> int:
 
     As an int64 of the same low bits, which a registered op can take.
     """
+    if type(value) is int and value == 0:
+        return 0
     offset = integer("row_offset", value, 0)
     if type(offset) is int and offset:  # one that a compiler holds as a symbol has 63 bits itself
         split = len(shape) - event_dims

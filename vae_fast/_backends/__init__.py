@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import importlib
 import os
-from enum import Enum
 from types import MappingProxyType, ModuleType
 from typing import NamedTuple
 
@@ -114,30 +113,19 @@ def get(name: str) -> ModuleType:
     return loaded
 
 
-class _Watch(Enum):
-    """Who has to see through a call."""
-
-    NOBODY = 0
-    SOMEBODY = 1  # an exporter, or forward-mode derivatives
-    TRANSFORM = 2  # of torch.func, whose tensors no kernel can read
+# Who has to see through a call: nobody; an exporter, or forward-mode derivatives; a transform of
+# torch.func, whose tensors no kernel can read.
+_NOBODY, _SOMEBODY, _TRANSFORM = 0, 1, 2
 
 
-def _watch() -> _Watch:
-    if torch._C._are_functorch_transforms_active():
-        return _Watch.TRANSFORM
-    if forward_ad._current_level >= 0 or torch.compiler.is_exporting():
-        return _Watch.SOMEBODY
-    return _Watch.NOBODY
-
-
-def _choose(asked: str | None, device_type: str, watch: _Watch) -> str:
+def _choose(asked: str | None, device_type: str, watch: int) -> str:
     if asked is None and _ENVIRONMENT_DEFAULT is not None:
         asked = _check_name(_ENVIRONMENT_DEFAULT, "the environment variable VAE_FAST_BACKEND")
     elif asked is not None:
         _check_name(asked, "backend")
-    if watch is not _Watch.NOBODY and asked in (None, "reference"):
+    if watch != _NOBODY and asked in (None, "reference"):
         return COMPOSED
-    if watch is _Watch.TRANSFORM:
+    if watch == _TRANSFORM:
         raise BackendUnavailableError(
             f"backend {asked!r} cannot run under torch.func's transforms (grad, vmap, ...); use "
             'backend="reference" there, or torch.autograd'
@@ -159,7 +147,7 @@ def _choose(asked: str | None, device_type: str, watch: _Watch) -> str:
     return asked
 
 
-_choices: dict[tuple[str | None, torch.device, _Watch], str] = {}
+_choices: dict[tuple[str | None, torch.device, int], str] = {}
 
 
 def choose(asked: str | None, device: torch.device) -> str:
@@ -171,7 +159,11 @@ def choose(asked: str | None, device: torch.device) -> str:
         BackendUnavailableError: that backend is not available, runs another device, or has no
             rules for an active torch.func transform.
     """
-    watch = _watch()
+    if torch._C._are_functorch_transforms_active():
+        watch = _TRANSFORM
+    else:
+        exported = torch.compiler.is_exporting()
+        watch = _SOMEBODY if exported or forward_ad._current_level >= 0 else _NOBODY
     key = (asked, device, watch)  # not device.type, which makes a string at each call
     name = _choices.get(key)
     if name is None:

@@ -94,20 +94,21 @@ def backward_backend(
     Raises:
         TypeError: a gradient is sparse, or a tensor that the reference would read has no memory.
     """
-    plain = torch.is_grad_enabled() or torch._C._are_functorch_transforms_active()
-    if isinstance(backend, ModuleType):
+    if not torch.is_grad_enabled() and not torch._C._are_functorch_transforms_active():
+        if type(backend) is not ModuleType:
+            return backend
         for gradient in upstream:
             # Of a tensor that a vmap of older kind maps over, only the missing memory tells.
             if gradient is not None and (
                 type(gradient) not in PLAIN or not torch._C._has_storage(gradient)
             ):
-                if gradient.layout is not torch.strided:
-                    raise TypeError(
-                        "a gradient from above must be a strided tensor; got layout "
-                        f"{gradient.layout}"
-                    )
-                plain = True
-    if not plain:
-        return backend
+                break
+        else:
+            return backend
+    for gradient in upstream:
+        if gradient is not None and gradient.layout is not torch.strided:
+            raise TypeError(
+                f"a gradient from above must be a strided tensor; got layout {gradient.layout}"
+            )
     require_memory(*upstream, *saved)
     return reference

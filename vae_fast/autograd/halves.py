@@ -26,7 +26,7 @@ SMALLEST = 4 << 20
 def gradient_needs(
     backend: ModuleType | Dispatched,
     needs: tuple[bool, ...],
-    inputs: Sequence[Tensor | None],  # of the backward pass: mean, logvar and others behind them
+    inputs: Sequence[Tensor | None],  # of the backward pass; those of needs come first
     event_dims: int,
     first: int = 0,  # place of mean among them
 ) -> Needs:
@@ -36,10 +36,15 @@ def gradient_needs(
     """
     if isinstance(backend, Dispatched):  # before a size is asked for: a compiler would guard it
         return needs
-    mean = inputs[first]
+    mean, count = inputs[first], len(needs)
     assert mean is not None
-    made: Needs = reductions(needs[first:], inputs[first:], mean.shape, event_dims)
-    made = (*needs[:first], *made) if first else made
+    full, made = mean.shape, needs
+    for place in range(first + 1, count):
+        tensor = inputs[place]
+        if tensor is not None and needs[place] and tensor.shape != full:
+            summed = reductions(needs[first:], inputs[first:count], full, event_dims)
+            made = (*needs[:first], *summed)
+            break
     if backend is reference:
         return made
     return with_halves(made, mean, inputs[first + 1], event_dims, first)

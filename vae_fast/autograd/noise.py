@@ -15,14 +15,13 @@ def _run(
     shape: list[int],
     event_dims: int,
     num_samples: int | None,
-    seed: Tensor,
+    seed: Tensor,  # on the device that the noise is made on: torch.jit.trace takes no device
     row_offset: int,
     dtype: torch.dtype,
-    device: torch.device,
     backend: str,
 ) -> Tensor:
     return _backends.get(backend).noise(
-        tuple(shape), event_dims, num_samples, seed, row_offset, dtype, device
+        tuple(shape), event_dims, num_samples, seed, row_offset, dtype, seed.device
     )
 
 
@@ -33,17 +32,16 @@ def _fake(
     seed: Tensor,
     row_offset: int,
     dtype: torch.dtype,
-    device: torch.device,
     backend: str,
 ) -> Tensor:
     full = shape if num_samples is None else [num_samples, *shape]
-    return torch.empty(full, dtype=dtype, device=device)
+    return torch.empty(full, dtype=dtype, device=seed.device)
 
 
 _noise_op = register(
     "noise",
     "(SymInt[] shape, int event_dims, SymInt? num_samples, Tensor seed, SymInt row_offset, "
-    "ScalarType dtype, Device device, str backend) -> Tensor",
+    "ScalarType dtype, str backend) -> Tensor",
     _run,
     _fake,
 )
@@ -83,8 +81,8 @@ def noise(
     if sees_through(backend, traced):
         return reference.noise(shape, event_dims, num_samples, seed, row_offset, dtype, device)
     if traced:
-        seed = _seed.to_tensor(seed, device)
-        return _noise_op(shape, event_dims, num_samples, seed, row_offset, dtype, device, backend)
+        seed = _seed.to_tensor(seed, device).to(device)
+        return _noise_op(shape, event_dims, num_samples, seed, row_offset, dtype, backend)
     return _backends.get(backend).noise(
         shape, event_dims, num_samples, seed, row_offset, dtype, device
     )

@@ -54,7 +54,7 @@ class SampleKL(torch.autograd.Function):
     ) -> Any:
         inputs = ctx.saved_tensors
         backend = backward_backend(ctx.backend, (grad_z, grad_kl, grad_dims), inputs)
-        needs = gradient_needs(backend, ctx.needs_input_grad[:4], inputs[:4], ctx.options[2])
+        needs = gradient_needs(backend, ctx.needs_input_grad[:4], inputs, ctx.options[2])
         gradients = backend.sample_kl_backward(
             grad_z, grad_kl, grad_dims, *inputs, *ctx.options, needs
         )

@@ -51,7 +51,7 @@ class SampleLogWeights(torch.autograd.Function):
     def backward(ctx: Any, grad_z: Tensor | None, grad_log_ratio: Tensor | None) -> Any:
         inputs = ctx.saved_tensors
         backend = backward_backend(ctx.backend, (grad_z, grad_log_ratio), inputs)
-        needs = gradient_needs(backend, ctx.needs_input_grad[:4], inputs[:4], ctx.options[2])
+        needs = gradient_needs(backend, ctx.needs_input_grad[:4], inputs, ctx.options[2])
         # To a backend "dreg" is "stl" with a weight for each sample's path.
         path_weight = None
         if ctx.estimator == "dreg" and ctx.options[1] is not None and grad_log_ratio is not None:

@@ -122,6 +122,11 @@ def negative_elbo_terms(
         The loss, and ll in nats, ``[*batch]``, averaged over a sample axis and detached.
     """
     logvar, event_dims = _likelihood_arguments(x, mean, logvar, event_dims, kl)
+    if mean.dim() > x.dim() and mean.shape[0] == 0:
+        raise ValueError(
+            "mean must have at least one sample, over which the log-likelihood is averaged; got "
+            f"shape {tuple(mean.shape)}"
+        )
     batch_shape = x.shape[: x.dim() - event_dims]
     _checks.tensor("kl", kl, mean.device)
     if kl.shape != batch_shape:

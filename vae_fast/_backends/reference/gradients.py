@@ -37,7 +37,7 @@ def times(upstream: Tensor, local: Tensor) -> Tensor:
     product = upstream * local
     if torch.is_grad_enabled():
         return product
-    return torch.where(upstream == 0, 0.0, product)
+    return product.masked_fill(upstream == 0, 0.0)
 
 
 def _inside(
