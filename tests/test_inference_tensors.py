@@ -1,0 +1,75 @@
+"""Tensors made under ``torch.inference_mode()`` as data: autograd does not save them as they are."""
+
+from __future__ import annotations
+
+from contextlib import AbstractContextManager
+from typing import Any
+
+import check
+import pytest
+import torch
+from cases import ARGUMENTS, CONSTANTS, Case, priors, tensors
+from conftest import Backend
+
+import vae_fast.functional as F
+from vae_fast import FusedVAE, GaussianPrior
+from vae_fast.objectives import ELBO, IWAE
+
+PAIRS = [(op, name) for op, names in ARGUMENTS.items() for name in names if len(names) > 1]
+
+
+def made_for_inference(tensor: torch.Tensor) -> torch.Tensor:
+    with torch.inference_mode():
+        return tensor.detach().clone()
+
+
+@pytest.mark.parametrize(("op", "name"), PAIRS)
+def test_one_argument_is_data(
+    op: str, name: str, backend: Backend, way: AbstractContextManager[Any]
+) -> None:
+    """The others get the gradients that they get beside an ordinary tensor."""
+    case = Case(op, (4, 6), dtype=torch.float64, num_samples=2, **priors(op))
+    results = []
+    for make in (torch.Tensor.detach, made_for_inference):
+        arguments = tensors(case, backend.device)
+        others = {n: t for n, t in arguments.items() if n != name}
+        with way:
+            outputs = check.call(case, arguments | {name: make(arguments[name])}, backend.name)
+        loss = sum(o.square().sum() for n, o in outputs.items() if n not in CONSTANTS)
+        results.append(torch.autograd.grad(loss, list(others.values()), allow_unused=True))
+    for plain, inference in zip(*results, strict=True):
+        assert (plain is None) == (inference is None)
+        assert plain is None or torch.equal(plain, inference)
+
+
+def test_noise_is_data(backend: Backend) -> None:
+    case = Case("sample_kl", (4, 6), dtype=torch.float64, noise="eps")
+    arguments = tensors(case, backend.device)
+    given = {n: t for n, t in arguments.items() if t is not None}
+    eps = torch.randn(4, 6, dtype=torch.float64, device=backend.device)
+    made = []
+    for noise in (eps, made_for_inference(eps)):
+        z, kl = F.sample_kl(**given, eps=noise, backend=backend.name)
+        made.append(torch.autograd.grad(z.square().sum() + kl.sum(), list(given.values())))
+    for a, b in zip(*made, strict=True):
+        assert torch.equal(a, b)
+
+
+@pytest.mark.parametrize(
+    "objective", [ELBO(), ELBO(2, "score_function"), IWAE(3, "dreg")], ids=repr
+)
+def test_a_model_on_such_data(objective: ELBO | IWAE, backend: Backend) -> None:
+    torch.manual_seed(0)
+    prior = GaussianPrior(3, learned=False)
+    model = FusedVAE(6, 3, (8,), objective=objective, prior=prior, backend=backend.name)
+    model = model.to(backend.device)
+    data = torch.rand(5, 6, device=backend.device)
+    made = []
+    for x in (data, made_for_inference(data)):
+        model.zero_grad()
+        out = model(x, seed=1)
+        out.loss.backward()
+        made.append([out.loss.detach(), *(p.grad.clone() for p in model.parameters())])
+    assert all(torch.equal(a, b) for a, b in zip(*made, strict=True))
+    with torch.inference_mode():
+        assert torch.equal(model(data, seed=1).loss, made[0][0])
