@@ -1,4 +1,4 @@
-"""Tensors made under ``torch.inference_mode()`` as data: autograd does not save them as they are."""
+"""Tensors made under ``torch.inference_mode()`` as data, which autograd itself does not save."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from cases import ARGUMENTS, CONSTANTS, Case, priors, tensors
 from conftest import Backend
 
 import vae_fast.functional as F
-from vae_fast import FusedVAE, GaussianPrior
+from vae_fast import FusedVAE
 from vae_fast.objectives import ELBO, IWAE
 
 PAIRS = [(op, name) for op, names in ARGUMENTS.items() for name in names if len(names) > 1]
@@ -55,21 +55,13 @@ def test_noise_is_data(backend: Backend) -> None:
         assert torch.equal(a, b)
 
 
-@pytest.mark.parametrize(
-    "objective", [ELBO(), ELBO(2, "score_function"), IWAE(3, "dreg")], ids=repr
-)
-def test_a_model_on_such_data(objective: ELBO | IWAE, backend: Backend) -> None:
+@pytest.mark.parametrize("objective", [ELBO(), ELBO(2, "score_function"), IWAE(3, "dreg")])
+def test_a_model_in_inference_mode(objective: ELBO | IWAE, backend: Backend) -> None:
+    """Networks refuse such data themselves, in training; what follows on them does not."""
     torch.manual_seed(0)
-    prior = GaussianPrior(3, learned=False)
-    model = FusedVAE(6, 3, (8,), objective=objective, prior=prior, backend=backend.name)
-    model = model.to(backend.device)
+    model = FusedVAE(6, 3, (8,), objective=objective, backend=backend.name).to(backend.device)
     data = torch.rand(5, 6, device=backend.device)
-    made = []
-    for x in (data, made_for_inference(data)):
-        model.zero_grad()
-        out = model(x, seed=1)
-        out.loss.backward()
-        made.append([out.loss.detach(), *(p.grad.clone() for p in model.parameters())])
-    assert all(torch.equal(a, b) for a, b in zip(*made, strict=True))
+    want = model(data, seed=1)
     with torch.inference_mode():
-        assert torch.equal(model(data, seed=1).loss, made[0][0])
+        got = model(data, seed=1)
+    assert torch.equal(got.loss, want.loss) and torch.equal(got.elbo, want.elbo)

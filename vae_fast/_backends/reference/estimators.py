@@ -151,6 +151,8 @@ def score_function(
 ) -> Tensor:
     """``signal``; its gradient to the Gaussian is weight * grad log q(z|x), z being held."""
     dtype = compute_dtype(mean, logvar)
+    if not torch.compiler.is_dynamo_compiling() and weight.is_inference():
+        weight = weight.clone()  # which can be saved
     eps = noise_of(mean, eps, seed, num_samples, event_dims, row_offset, dtype)
     m, v = mean.to(dtype), clamped(logvar, dtype, bounds)
     # (z - m) e^(-v/2) for the z that the present m and v give: in value, eps exactly.
