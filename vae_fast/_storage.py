@@ -21,11 +21,11 @@ def require_memory(*tensors: Tensor | None) -> None:
         if tensor is None or type(tensor) not in PLAIN or not torch._C._has_storage(tensor):
             continue
         held = tensor.untyped_storage().nbytes()
-        needed = (tensor.storage_offset() + _length(tensor)) * tensor.element_size()
-        # Zeros that torch keeps without memory it does not read, nor a functional tensor's.
-        if needed <= held or tensor._is_zerotensor() or torch._is_functional_tensor(tensor):
+        needed = (tensor.storage_offset() + _length(tensor)) * tensor.itemsize
+        if needed <= held or tensor.numel() == 0:
             continue
-        if tensor.numel() == 0:
+        # Zeros that torch keeps without memory it does not read, nor a functional tensor's.
+        if tensor._is_zerotensor() or torch._is_functional_tensor(tensor):
             continue
         raise TypeError(
             f"a tensor must have its memory; got one of shape {tuple(tensor.shape)} that needs "

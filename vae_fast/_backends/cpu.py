@@ -153,8 +153,10 @@ def sample_log_weights_backward(
 
 def importance_weighted_elbo_forward(log_weights: Tensor) -> tuple[Tensor, Tensor]:
     # They are one element for each event's worth of others: converting them costs little.
-    require_memory(log_weights)
-    log_weights = log_weights.to(compute_dtype(log_weights)).contiguous()
+    compute = compute_dtype(log_weights)
+    if log_weights.dtype is not compute or not log_weights.is_contiguous():
+        require_memory(log_weights)
+        log_weights = log_weights.to(compute).contiguous()
     return _C.importance_weighted_elbo_forward(log_weights, torch.get_num_threads())
 
 

@@ -33,8 +33,9 @@ class ImportanceWeightedELBO(torch.autograd.Function):
         if grad_bound is None:
             return None, None
         log_weights, weights = ctx.saved_tensors
-        require_memory(grad_bound, log_weights, weights)
+        require_memory(grad_bound, weights)
         if backward_backend(ctx.backend, (grad_bound,), ()) is reference:
+            require_memory(log_weights)
             return reference.importance_weighted_elbo_backward(grad_bound, log_weights), None
         # One pass, which plain PyTorch does as well.
         return (grad_bound * weights).to(log_weights.dtype), None
