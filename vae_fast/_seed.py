@@ -82,7 +82,7 @@ def draw_traced(device: torch.device, generator: torch.Generator | None) -> Tens
     if torch.onnx.is_in_onnx_export():
         return _joined(torch.randint(0, 1 << 16, (4,), dtype=torch.int64, device=device))
     # Not generator=None, which a graph would hold as an argument that exporters do not know.
-    source = {} if generator is None else {"generator": generator}
+    source: dict[str, Any] = {} if generator is None else {"generator": generator}
     drawn = torch.randint(_LOWEST, -_LOWEST - 1, (), dtype=torch.int64, device=device, **source)
     return drawn ^ _LOWEST  # randint counts the generator's 64 bits from the lowest int up
 

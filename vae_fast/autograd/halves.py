@@ -38,7 +38,8 @@ def gradient_needs(
         return needs
     mean, count = inputs[first], len(needs)
     assert mean is not None
-    full, made = mean.shape, needs
+    full = mean.shape
+    made: Needs = needs
     for place in range(first + 1, count):
         tensor = inputs[place]
         if tensor is not None and needs[place] and tensor.shape != full:
