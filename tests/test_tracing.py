@@ -10,7 +10,7 @@ import check
 import pytest
 import torch
 from cases import ARGUMENTS, PRIORS, Case, priors, tensors
-from conftest import Backend
+from conftest import Backend, require
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
@@ -25,6 +25,14 @@ pytestmark = [
     pytest.mark.filterwarnings("ignore:Converting a tensor to a Python:torch.jit.TracerWarning"),
 ]
 SEEDS = (None, 3, torch.tensor(4))
+
+
+@pytest.fixture(params=("reference", "cpu"))
+def backend(request: pytest.FixtureRequest) -> Backend:
+    """Plain PyTorch, and one of the backends that are called as registered ops."""
+    chosen = Backend(request.param, "cpu")
+    require(chosen)
+    return chosen
 
 
 @pytest.fixture(autouse=True)
@@ -73,8 +81,6 @@ def reloaded(traced: torch.jit.ScriptModule) -> torch.jit.ScriptModule:
 @pytest.mark.parametrize("op", ARGUMENTS)
 def test_a_trace_of_an_op(op: str, grad_mode: bool, backend: Backend) -> None:
     """Of other inputs it gives what eager code does, with gradients, whatever the mode was."""
-    if backend.device != "cpu" or backend.name not in ("cpu", "reference"):
-        pytest.skip("recorded alike for each backend that is no plain PyTorch")
     case = case_of(op)
     arguments = tensors(case)
     names = [name for name, tensor in arguments.items() if tensor is not None]
@@ -108,8 +114,6 @@ def test_a_trace_of_the_model(seed: int | None, grad_mode: bool, compiled_backen
 
 def test_a_trace_takes_seeds_and_sizes(backend: Backend) -> None:
     """Seeds may be its inputs; the noise may have the shape of one."""
-    if backend.device != "cpu" or backend.name not in ("cpu", "reference"):
-        pytest.skip("recorded alike for each backend that is no plain PyTorch")
 
     def function(x: Tensor, seed: Tensor) -> tuple[Tensor, Tensor]:
         noise = F.noise(x.shape, seed=seed, dtype=x.dtype, device=x.device, backend=backend.name)
@@ -140,8 +144,7 @@ def test_checkpoints_of_ops(
     seed: int | Tensor | None, compiler: str | None, backend: Backend
 ) -> None:
     """The recomputed forward pass has the noise of the first: the gradient is that without one."""
-    x = torch.randn(5, 7, device=backend.device, requires_grad=True)
-    seed = seed.to(backend.device) if isinstance(seed, Tensor) else seed
+    x = torch.randn(5, 7, requires_grad=True)
 
     def loss(x: Tensor) -> Tensor:
         z, kl = F.sample_kl(x, x.sin(), seed=seed, backend=backend.name)

@@ -15,13 +15,14 @@ def _run(
     shape: list[int],
     event_dims: int,
     num_samples: int | None,
-    seed: Tensor,  # on the device that the noise is made on: torch.jit.trace takes no device
+    seed: Tensor,
     row_offset: int,
     dtype: torch.dtype,
+    device: str,
     backend: str,
 ) -> Tensor:
     return _backends.get(backend).noise(
-        tuple(shape), event_dims, num_samples, seed, row_offset, dtype, seed.device
+        tuple(shape), event_dims, num_samples, seed, row_offset, dtype, torch.device(device)
     )
 
 
@@ -32,16 +33,18 @@ def _fake(
     seed: Tensor,
     row_offset: int,
     dtype: torch.dtype,
+    device: str,
     backend: str,
 ) -> Tensor:
     full = shape if num_samples is None else [num_samples, *shape]
-    return torch.empty(full, dtype=dtype, device=seed.device)
+    return torch.empty(full, dtype=dtype, device=device)
 
 
+# The device by name: torch.jit.trace records none.
 _noise_op = register(
     "noise",
     "(SymInt[] shape, int event_dims, SymInt? num_samples, Tensor seed, SymInt row_offset, "
-    "ScalarType dtype, str backend) -> Tensor",
+    "ScalarType dtype, str device, str backend) -> Tensor",
     _run,
     _fake,
 )
@@ -81,8 +84,10 @@ def noise(
     if sees_through(backend, traced):
         return reference.noise(shape, event_dims, num_samples, seed, row_offset, dtype, device)
     if traced:
-        seed = _seed.to_tensor(seed, device).to(device)
-        return _noise_op(shape, event_dims, num_samples, seed, row_offset, dtype, backend)
+        seed = _seed.to_tensor(seed, device)
+        return _noise_op(
+            shape, event_dims, num_samples, seed, row_offset, dtype, str(device), backend
+        )
     return _backends.get(backend).noise(
         shape, event_dims, num_samples, seed, row_offset, dtype, device
     )
