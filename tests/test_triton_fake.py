@@ -41,7 +41,7 @@ def fake_backward(mean: Tensor, logvar: Tensor, x: Tensor, x_mean: Tensor, x_log
                   grad_z: Tensor, grad_kl: Tensor) -> tuple[Tensor, ...]:  # fmt: skip
     ops = torch.ops.vae_fast
     given, bounds, control = (mean, logvar, None, None), (-30.0, 20.0), (0.3, 0.2, 0.8)
-    noise = (None, ops.draw_seed(mean.device), 2, 1, 0)
+    noise = (None, ops.draw_seed(mean), 2, 1, 0)
     decoder, needs = (x, x_mean, x_logvar), [True, True, False, False]
     ratio = grad_z.float().sum(-1)
     return (
