@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import io
 from collections.abc import Callable
 from pathlib import Path
@@ -17,6 +18,7 @@ from torch.export import Dim, ExportedProgram
 
 import vae_fast.functional as F
 from vae_fast import FusedVAE
+from vae_fast.objectives import ELBO
 
 pytestmark = pytest.mark.filterwarnings(
     "ignore:.*should not be instantiated:DeprecationWarning",
@@ -182,6 +184,34 @@ def test_methods_of_the_model(method: str, strict: bool) -> None:
     program = torch.export.export(module, example, dynamic_shapes=(({0: ROWS},),), strict=strict)
     assert not ops_in(program)
     assert_same(reloaded(program), module, rows_of(method, 9))
+
+
+@pytest.mark.parametrize("baseline", ["leave_one_out", "running_mean"])
+def test_a_program_can_be_trained(baseline: str) -> None:
+    """Its gradients are those of the model, and what the model learns to know is in its state."""
+    objective = ELBO(num_samples=2, estimator="score_function", baseline=baseline)
+    model, x, seed = vae(objective=objective), torch.randn(5, 12), torch.tensor(3)
+    program = torch.export.export(copy.deepcopy(model), (x, seed))
+    assert not ops_in(program)
+    exported = program.module()
+    for _ in range(2):  # the second takes the mean of the first
+        made = []
+        for each in (exported, model):
+            leaves = dict(each.named_parameters())
+            loss = each(x, seed).loss
+            gradients = torch.autograd.grad(loss, list(leaves.values()))
+            made.append((loss.detach(), dict(zip(leaves, gradients, strict=True))))
+        torch.testing.assert_close(*made, rtol=1e-5, atol=1e-5)
+
+
+@pytest.mark.parametrize("strict", [False, True])
+def test_what_a_program_cannot_hold_is_refused(strict: bool) -> None:
+    """The weights of a gradient, which stand in Python, and a generator, which has a state."""
+    module = Op(Case("sample_log_weights", (5, 7), num_samples=2, estimator="dreg"), None)
+    with pytest.raises(Exception, match='estimator="dreg" cannot be exported'):
+        torch.export.export(module, (module.example(),), strict=strict)
+    with pytest.raises(Exception, match="generator must be None where a program is recorded"):
+        torch.export.export(Drawn(torch.Generator()), (torch.zeros(5, 7),), strict=strict)
 
 
 def onnx_session(module: nn.Module, *example: Tensor, **options: Any) -> Callable:

@@ -125,6 +125,29 @@ def test_a_trace_takes_seeds_and_sizes(backend: Backend) -> None:
         torch.testing.assert_close(traced(*given), function(*given))
 
 
+def test_traces_that_would_be_wrong_are_refused(backend: Backend) -> None:
+    """A generator's seed would be a constant; plain PyTorch would lose the weights of "dreg"."""
+    x = torch.randn(5, 7)
+    generator = torch.Generator()
+    with pytest.raises(ValueError, match="generator must be None where a program is recorded"):
+        torch.jit.trace(lambda x: F.sample_kl(x, x, generator=generator, backend=backend.name), x)
+    case = Case("sample_log_weights", (5, 7), num_samples=3, estimator="dreg")
+    arguments = tensors(case) | {"prior_mean": None, "prior_logvar": None}
+    leaves = [arguments["mean"], arguments["logvar"]]
+
+    def function(mean: Tensor, logvar: Tensor) -> tuple[Tensor, ...]:
+        named = arguments | {"mean": mean, "logvar": logvar}
+        return tuple(check.call(case, named, backend.name).values())
+
+    if backend.name == "reference":
+        with pytest.raises(NotImplementedError, match='estimator="dreg" cannot be exported or tra'):
+            torch.jit.trace(function, tuple(leaves))
+        return
+    traced = torch.jit.trace(function, tuple(leaves))
+    got, want = (with_gradients(f, leaves, leaves) for f in (traced, function))
+    torch.testing.assert_close(got, want)
+
+
 def steps(function: Callable, x: Tensor, leaves: list[Tensor]) -> list[Tensor]:
     torch.manual_seed(5)
     loss = function(x)

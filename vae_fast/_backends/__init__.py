@@ -118,6 +118,14 @@ def get(name: str) -> ModuleType:
 _NOBODY, _SOMEBODY, _TRANSFORM = 0, 1, 2
 
 
+def is_recorded() -> bool:
+    """Whether the call becomes a program (``torch.export``, ``torch.jit.trace``), which keeps what
+    is computed, and no Python and no autograd.Function."""
+    if torch.compiler.is_exporting():
+        return True
+    return not torch.compiler.is_dynamo_compiling() and torch._C._get_tracing_state() is not None
+
+
 def _choose(asked: str | None, device_type: str, watch: int) -> str:
     if asked is None and _ENVIRONMENT_DEFAULT is not None:
         asked = _check_name(_ENVIRONMENT_DEFAULT, "the environment variable VAE_FAST_BACKEND")

@@ -49,10 +49,12 @@ def sees_through(backend: str, traced: bool) -> bool:
 def is_differentiated(*tensors: Tensor | None) -> bool:
     """Whether autograd looks at the call: in grad mode, or for forward mode, which goes on outside
     it and which a Function refuses."""
-    if torch.is_grad_enabled() or torch._C._get_tracing_state() is not None:
-        return True  # what torch.jit.trace records may be called in another mode
+    if torch.is_grad_enabled():
+        return True
     if torch.compiler.is_dynamo_compiling():  # which has no forward mode
         return False
+    if torch._C._get_tracing_state() is not None:  # what is recorded may run in another mode
+        return True
     return any(t is not None and forward_ad.unpack_dual(t).tangent is not None for t in tensors)
 
 

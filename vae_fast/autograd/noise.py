@@ -63,6 +63,11 @@ _draw_seed_op = register(
 def draw_seed(like: Tensor, generator: torch.Generator | None) -> int | Tensor:
     """``_seed.draw`` for noise on the device of ``like``, by steps that whoever traces the call
     can record, or vmap map over."""
+    if generator is not None and _backends.is_recorded():
+        raise ValueError(
+            "generator must be None where a program is recorded, which would hold its state; pass "
+            "a seed as a tensor, and draw it outside"
+        )
     if torch.compiler.is_exporting() or torch._C._are_functorch_transforms_active():
         return _seed.draw_traced(like.device, generator)
     if generator is None and uses_dispatcher(like):

@@ -105,6 +105,8 @@ class RunningMean(nn.Module):
 
     def exchange(self, value: Tensor) -> Tensor:  # [], of its dtype
         """The mean so far, to which ``value`` is added then."""
+        if torch.compiler.is_exporting():  # a program has no backward pass
+            return _run_exchange(self.sums, value, self.initial)
         return _exchange(self.sums, value, self.initial)
 
     def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> RunningMean:

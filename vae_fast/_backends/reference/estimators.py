@@ -8,6 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from vae_fast._backends import is_recorded
 from vae_fast._backends.reference.common import (
     clamped,
     compute_dtype,
@@ -97,6 +98,12 @@ def sample_log_weights(
         distance = unmoved(z) * torch.exp(-0.5 * v.detach()) + eps
         terms = v.detach() + distance * distance
     if estimator == "dreg" and num_samples is not None:
+        if is_recorded():
+            raise NotImplementedError(
+                'estimator="dreg" cannot be exported or traced in plain PyTorch: the program would '
+                'have another gradient; use estimator="reparameterization", whose values are the '
+                "same, or name a compiled backend"
+            )
         held = (None if p is None else p.detach() for p in (m_p, v_p))
         through_z = sum_event(0.5 * (terms - _prior_terms(z, *held)), event_dims)
         through_prior = sum_event(-0.5 * _prior_terms(z.detach(), m_p, v_p), event_dims)
