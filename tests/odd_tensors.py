@@ -22,7 +22,7 @@ import check
 import conftest  # noqa: F401  (which prepares Triton's interpreter)
 import cuda_host
 import torch
-from cases import CONSTANTS, PRIORS, Case, given_noise, tensors, upstream
+from cases import ARGUMENTS, CONSTANTS, PRIORS, Case, given_noise, tensors, upstream
 from ops.common import Named
 from torch import Tensor
 from torch._subclasses.fake_tensor import FakeTensor, FakeTensorMode
@@ -274,11 +274,15 @@ def gradients(case: Case, given: Named, outputs: Named, above: Named | None = No
     return {n: g for n, g in zip(wanted, made, strict=True) if g is not None}
 
 
+TRACE, FAILURE = "Exception raised from", "Internal error"  # of C++, and of torch within
+
+
 class Report:
     """The cases of a run: each is printed before it runs, and what is wrong with it after."""
 
     def __init__(self) -> None:
         self.count = 0
+        self.unclear = TRACE  # what no error may say
 
     @contextmanager
     def case(self, name: str, kind: Kind, expected: str) -> Iterator[None]:
@@ -295,7 +299,7 @@ class Report:
                 return
             if expected in ("right", "fake") or not isinstance(error, REFUSALS):
                 print(f"wrong: {name}: raised {type(error).__name__}: {message}", flush=True)
-            elif not message or (kind.lines and "\n" in message) or "Exception raised" in message:
+            elif not message or (kind.lines and "\n" in message) or self.unclear in message:
                 print(f"wrong: {name}: the error is not clear: {message!r}", flush=True)
         else:
             if expected == "refused":
@@ -428,6 +432,47 @@ def from_hooks(report: Report, case: Case, backend: str, labels: Sequence[str] |
                 compare(made, want, expected)
 
 
+def of_many_dimensions(report: Report, case: Case, backend: str) -> None:
+    """Up to 64 are right; beyond, and with a sample axis that makes more of them, or refused."""
+    flat = {n: t.detach() for n, t in everything(case).items() if n not in ("seed", "beta")}
+
+    def given(more: int) -> Named:
+        """The arguments, so many dimensions of one element in front of their last one."""
+        made = {}
+        for name, tensor in flat.items():
+            whole = tensor.shape[-1] == case.shape[-1]  # not one value a row
+            tensor = tensor[(..., *(None,) * more, slice(None))] if whole else tensor
+            made[name] = tensor.clone().requires_grad_(name in ARGUMENTS[case.op])
+        return made
+
+    outputs, _ = run(case, given(0), backend)
+    above = upstream(case, outputs)
+    want = run(case, given(0), backend, above)
+
+    def like(more: int) -> Named:
+        """What arrives, in the shapes of the outputs."""
+        made, _ = run(case, {n: t.detach() for n, t in given(more).items()}, backend)
+        return {n: above[n].reshape(made[n].shape) for n in above}
+
+    for dims in (25, 63, 64, 65, 90):
+        fits = dims + (case.num_samples is not None) <= 64
+        kind = Kind(Tensor.clone, "right" if fits else "either")
+        with report.case(f"{case.op}-{case}: {dims} dimensions", kind, kind.expected):
+            made = run(case, given(dims - 2), backend, like(dims - 2))
+            for got, right in zip(made, want, strict=True):
+                reshaped = {n: t.reshape(right[n].shape) for n, t in got.items()}
+                compare(reshaped, right, "right")
+
+
+def without_dimensions(report: Report, case: Case, backend: str) -> None:
+    kind = Kind(Tensor.clone, "refused")
+    plain = everything(case)
+    for name, tensor in plain.items():
+        if tensor.dim() > 0 and name not in ("logvar", "prior_mean", "prior_logvar", "baseline"):
+            with report.case(f"{case.op}-{case}: {name}: no dimension", kind, "refused"):
+                run(case, plain | {name: tensor.detach().flatten()[0]}, backend)
+
+
 def choose(name: str) -> None:
     if name == cuda_host.NAME:
         entry = _backends._Entry(("cpu",), "for the tests")
@@ -442,10 +487,15 @@ def main(backend: str, thorough: bool) -> None:
         # Of an op's second case, and where a call takes milliseconds, what passes the checks.
         labels = None if thorough and case.op not in seen else FAR
         if thorough or case.op not in seen:
+            report.unclear = FAILURE  # as an argument is looked at before torch gets it
             as_inputs(report, case, backend, labels)
+            report.unclear = TRACE
             as_upstream(report, case, backend, labels)
         if backend != "reference" and case.op not in seen:  # what it saves is autograd's
             from_hooks(report, case, backend, None if thorough else FEW)
+        if case.op not in seen:
+            of_many_dimensions(report, case, backend)
+            without_dimensions(report, case, backend)
         seen.add(case.op)
     print(f"done {report.count}", flush=True)
 

@@ -238,6 +238,8 @@ def beta(value: float | Tensor) -> float | Tensor:
         return real("beta", value)
     if value.is_complex():
         raise TypeError(f"beta must be a real number; got a tensor of {value.dtype}")
+    if value.is_nested:
+        raise ValueError("beta must be a number or a 0-dim tensor; got a nested tensor")
     if value.dim() != 0 or value.requires_grad:
         raise ValueError(
             "beta must be a number or a 0-dim tensor without gradient; got shape "
@@ -250,6 +252,8 @@ def seed(value: int | Tensor) -> int | Tensor:
     """A Python int of 64 bits, or a 0-dim int64 tensor."""
     if not isinstance(value, Tensor):
         return integer("seed", value, 0, SEED_LIMIT - 1)
+    if value.is_nested:
+        raise ValueError("seed must be an int or a 0-dim int64 tensor; got a nested tensor")
     if value.dtype is not torch.int64 or value.dim() != 0:
         raise ValueError(
             "seed must be an int or a 0-dim int64 tensor; got a tensor of "

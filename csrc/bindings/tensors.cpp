@@ -178,6 +178,8 @@ TensorView read_as(const py::object& tensor, bool seed) {
   if (negated.ptr() == Py_True)
     view.tensor = checked(PyObject_CallMethodNoArgs(tensor.ptr(), connection.resolve_neg));
   dlpack::Tensor given = described(view.tensor);
+  if (given.dims > kMaxDims + 1)
+    refuse(tensor, "it has more than 64 dimensions, and one of samples");
   const auto dtype = dtype_of(given.dtype);
   if (seed ? !is_int64(given.dtype) : !dtype)
     refuse(tensor, "kernels do not compute with its dtype");
@@ -270,6 +272,7 @@ namespace {
 NewTensor make_behind(const Frame& frame, int dims, DType dtype, std::optional<int64_t> samples,
                       Reduction reduction) {
   if (!samples) return make(frame.sizes, dims, dtype, frame.device, reduction);
+  if (dims > kMaxDims) throw py::value_error("tensors have at most 64 dimensions");
   int64_t full[kMaxDims + 1];
   full[0] = *samples;
   std::memcpy(full + 1, frame.sizes, static_cast<size_t>(dims) * sizeof(int64_t));
