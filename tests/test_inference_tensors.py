@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from contextlib import AbstractContextManager
 from typing import Any
 
@@ -10,9 +11,10 @@ import pytest
 import torch
 from cases import ARGUMENTS, CONSTANTS, Case, priors, tensors
 from conftest import Backend
+from ops import OPS
 
 import vae_fast.functional as F
-from vae_fast import FusedVAE
+from vae_fast import FusedVAE, GaussianPrior
 from vae_fast.objectives import ELBO, IWAE
 
 PAIRS = [(op, name) for op, names in ARGUMENTS.items() for name in names if len(names) > 1]
@@ -53,6 +55,55 @@ def test_noise_is_data(backend: Backend) -> None:
         made.append(torch.autograd.grad(z.square().sum() + kl.sum(), list(given.values())))
     for a, b in zip(*made, strict=True):
         assert torch.equal(a, b)
+
+
+@pytest.mark.parametrize("mode", [torch.no_grad, torch.inference_mode])
+@pytest.mark.parametrize("op", ARGUMENTS)
+def test_a_compiled_call_takes_data(
+    op: str, mode: Callable[[], AbstractContextManager[Any]], compiled_backend: Backend
+) -> None:
+    """Without gradients: what a compiled call saves torch saves itself, and refuses these."""
+    torch._dynamo.reset()
+    case = Case(op, (4, 6), num_samples=2, baseline="rows", differentiate=(), **priors(op))
+    given = OPS[op].options(case, "cpu", None) | tensors(case)
+    numbers = {"seed": torch.tensor(3), "beta": torch.tensor(0.5)}
+    given |= {name: number for name, number in numbers.items() if name in given}
+    data = {n: made_for_inference(t) for n, t in given.items() if isinstance(t, torch.Tensor)}
+    op_of = getattr(F, op)
+    call = torch.compile(op_of, backend="aot_eager", fullgraph=True)
+    want = op_of(**given, backend=compiled_backend.name)
+    with mode():
+        got = call(**(given | data), backend=compiled_backend.name)
+    for a, b in zip(got, want, strict=True) if isinstance(want, tuple) else [(got, want)]:
+        torch.testing.assert_close(a, b, rtol=1e-6, atol=1e-6)
+
+
+class FixedPrior(torch.nn.Module):
+    """N(1, e^0.5), by tensors that were made for inference."""
+
+    def __init__(self, device: str) -> None:
+        super().__init__()
+        self.mean, self.logvar = (
+            made_for_inference(torch.full((3,), value, device=device)) for value in (1.0, 0.5)
+        )
+
+    def forward(self) -> tuple[torch.Tensor, torch.Tensor]:
+        return self.mean, self.logvar
+
+
+def test_a_model_is_trained_with_such_a_prior(backend: Backend) -> None:
+    data = torch.rand(5, 6, device=backend.device)
+    gradients = []
+    for prior in (
+        FixedPrior(backend.device),
+        GaussianPrior((3,), 1.0, 0.5, learned=False),
+    ):
+        torch.manual_seed(0)
+        model = FusedVAE(6, 3, (8,), prior=prior, backend=backend.name).to(backend.device)
+        model(data, seed=1).loss.backward()
+        gradients.append([p.grad for p in model.parameters()])
+    for fixed, buffers in zip(*gradients, strict=True):
+        torch.testing.assert_close(fixed, buffers)
 
 
 @pytest.mark.parametrize("objective", [ELBO(), ELBO(2, "score_function"), IWAE(3, "dreg")])
