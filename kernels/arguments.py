@@ -9,30 +9,13 @@ import torch
 from torch import Tensor
 
 from vae_fast._control import NO_CONTROL, KLControl
+from vae_fast._storage import extent, require_extent
 
 # The names under which kernels take the two words of a seed, and beta.
 SEED_WORDS = ("key_low", "key_high")
 BETA = "beta"
 # Dtypes of tensors that kernels read, the seed's among them.
 READ = (torch.float64, torch.float32, torch.float16, torch.bfloat16, torch.int64)
-
-
-def extent(tensor: Tensor) -> int:
-    """Bytes from the first element to the end of the last one."""
-    if tensor.numel() == 0:
-        return 0
-    strides = zip(tensor.shape, tensor.stride(), strict=True)
-    return (1 + sum((size - 1) * stride for size, stride in strides)) * tensor.element_size()
-
-
-def require_memory(tensor: Tensor, pointer: int, extent: int) -> None:
-    """TypeError where the memory ends before the tensor: it may have been cut or freed under it."""
-    storage = tensor.untyped_storage()
-    if pointer + extent > storage.data_ptr() + storage.nbytes():
-        raise TypeError(
-            f"the kernels read tensors whose memory is there; got one of shape "
-            f"{tuple(tensor.shape)} that needs {extent} bytes in a storage of {storage.nbytes()}"
-        )
 
 
 def readable(value: Any) -> Any:
@@ -51,7 +34,7 @@ def readable(value: Any) -> Any:
         )
     if value._is_zerotensor():
         value = value.clone()
-    require_memory(value, value.data_ptr(), extent(value))
+    require_extent(value, value.data_ptr(), extent(value))
     return value
 
 

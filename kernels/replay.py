@@ -18,13 +18,12 @@ from typing import Any, NamedTuple, ParamSpec, TypeVar, cast
 import torch
 from torch import Tensor
 
+from vae_fast._storage import extent, require_extent
 from vae_fast.kernels.arguments import (
     BETA,
     SEED_WORDS,
     as_argument,
-    extent,
     readable,
-    require_memory,
     words_of,
 )
 
@@ -182,7 +181,7 @@ def _run(
     device: torch.device,
 ) -> Any:
     for tensor, pointer, length in zip(tensors, pointers, steps.extents, strict=True):
-        require_memory(tensor, pointer, length)
+        require_extent(tensor, pointer, length)
     for shape, dtype in steps.made:
         made = torch.empty(shape, dtype=dtype, device=device)
         tensors.append(made)

@@ -156,3 +156,25 @@ def nan_filled_memory() -> Iterator[None]:
 @pytest.fixture(autouse=True)
 def seeded() -> None:
     torch.manual_seed(20220401)
+
+
+@pytest.fixture(scope="module")
+def made(tmp_path_factory: pytest.TempPathFactory) -> dict[str, bytes]:
+    """The files of a finished run."""
+    from command import TINY_ARGUMENTS, files
+
+    from vae_fast.cli import main
+
+    folder = tmp_path_factory.mktemp("made")
+    assert main(["train", f"--out={folder}", *TINY_ARGUMENTS]) == 0
+    return files(folder)
+
+
+@pytest.fixture
+def run(tmp_path: Path, made: dict[str, bytes]) -> Path:
+    """The folder of a finished run."""
+    folder = tmp_path / "run"
+    folder.mkdir()
+    for name, content in made.items():
+        (folder / name).write_bytes(content)
+    return folder

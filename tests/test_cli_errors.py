@@ -15,31 +15,13 @@ pytest.importorskip("lightning")
 
 import numpy as np
 import torch
-from command import COMMAND, TINY_ARGUMENTS, fails, files
+from command import COMMAND, fails, files
 
 from vae_fast.cli import main
 from vae_fast.training import run as run_module
 from vae_fast.training.config import ADDED
 
 Capture = pytest.CaptureFixture[str]
-
-
-@pytest.fixture(scope="module")
-def made(tmp_path_factory: pytest.TempPathFactory) -> dict[str, bytes]:
-    """The files of a finished run."""
-    folder = tmp_path_factory.mktemp("made")
-    assert main(["train", f"--out={folder}", *TINY_ARGUMENTS]) == 0
-    return files(folder)
-
-
-@pytest.fixture
-def run(tmp_path: Path, made: dict[str, bytes]) -> Path:
-    """The folder of a finished run."""
-    folder = tmp_path / "run"
-    folder.mkdir()
-    for name, content in made.items():
-        (folder / name).write_bytes(content)
-    return folder
 
 
 BAD_OPTIONS = {

@@ -59,22 +59,6 @@ def test_metrics_of_a_run_that_diverged_are_read(tmp_path: Path) -> None:
     assert (row["epoch"], row["step"], row["held_out_kl"]) == (1, 11, 1e-5)
 
 
-@pytest.fixture(scope="module")
-def made(tmp_path_factory: pytest.TempPathFactory) -> dict[str, bytes]:
-    folder = tmp_path_factory.mktemp("made")
-    assert main(["train", f"--out={folder}", *TINY_ARGUMENTS]) == 0
-    return files(folder)
-
-
-@pytest.fixture
-def run(tmp_path: Path, made: dict[str, bytes]) -> Path:
-    folder = tmp_path / "run"
-    folder.mkdir()
-    for name, content in made.items():
-        (folder / name).write_bytes(content)
-    return folder
-
-
 CONFIGS = {
     '"learning_rate": 1e999': "--learning-rate must be a number .* got inf",
     f'"learning_rate": {10**400}': "--learning-rate must be a number .* got 1000",

@@ -1,7 +1,7 @@
-"""Whether a tensor's memory is there, asked where plain PyTorch reads it.
+"""Whether a tensor's memory is there, asked where plain PyTorch or Triton reads it.
 
-A storage can be freed or cut under its tensors (``untyped_storage().resize_``). Kernels ask by
-themselves; PyTorch's own arithmetic does not, and ends the process.
+A storage can be freed or cut under its tensors (``untyped_storage().resize_``). The C++ bindings
+ask by themselves; PyTorch's own arithmetic does not, and ends the process.
 """
 
 from __future__ import annotations
@@ -21,21 +21,35 @@ def require_memory(*tensors: Tensor | None) -> None:
         if tensor is None or type(tensor) not in PLAIN or not torch._C._has_storage(tensor):
             continue
         held = tensor.untyped_storage().nbytes()
-        needed = (tensor.storage_offset() + _length(tensor)) * tensor.itemsize
-        if needed <= held or tensor.numel() == 0:
+        end = tensor.storage_offset() * tensor.itemsize + extent(tensor)
+        if end <= held or tensor.numel() == 0:
             continue
         # Zeros that torch keeps without memory it does not read, nor a functional tensor's.
         if tensor._is_zerotensor() or torch._is_functional_tensor(tensor):
             continue
-        raise TypeError(
-            f"a tensor must have its memory; got one of shape {tuple(tensor.shape)} that needs "
-            f"{needed} bytes in a storage of {held}"
-        )
+        raise _error(tensor, end, held)
 
 
-def _length(tensor: Tensor) -> int:
-    """Elements from the first to the end of the last."""
+def require_extent(tensor: Tensor, pointer: int, extent: int) -> None:
+    """The same for a tensor that is going to be read by its pointer, whatever it is."""
+    storage = tensor.untyped_storage()
+    begin, held = storage.data_ptr(), storage.nbytes()
+    if pointer + extent > begin + held:
+        raise _error(tensor, pointer + extent - begin, held)
+
+
+def extent(tensor: Tensor) -> int:
+    """Bytes from the first element to the end of the last one."""
     if tensor.is_contiguous():
-        return tensor.numel()
+        return tensor.numel() * tensor.itemsize
+    if tensor.numel() == 0:
+        return 0
     strides = zip(tensor.shape, tensor.stride(), strict=True)
-    return 1 + sum((size - 1) * stride for size, stride in strides)
+    return (1 + sum((size - 1) * stride for size, stride in strides)) * tensor.itemsize
+
+
+def _error(tensor: Tensor, needed: int | torch.SymInt, held: int) -> TypeError:
+    return TypeError(
+        f"a tensor must have its memory; got one of shape {tuple(tensor.shape)} that needs "
+        f"{needed} bytes in a storage of {held}"
+    )

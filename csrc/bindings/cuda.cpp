@@ -35,6 +35,15 @@ Noise noise_of(Object seed, Object row_offset, vae_fast::Device device,
   return noise;
 }
 
+// A tensor of the samples' shape, and one with a value for each of their rows.
+View of_elements(TensorView& tensor, const Gaussian& in, Samples samples) {
+  return own_view(tensor, in.count(samples), in.frame.device, samples.has_value(),
+                  in.frame.event_dims);
+}
+View of_rows(TensorView& tensor, const Gaussian& in, Samples samples) {
+  return own_view(tensor, in.rows(samples), in.frame.device, samples.has_value());
+}
+
 // A value of each row or column, which the kernels read in the type computed in.
 TensorView upstream(Object gradient, const Gaussian& in) {
   TensorView view = read(gradient);
@@ -131,16 +140,13 @@ py::tuple sample_kl_forward(Object mean, Object logvar, Object prior_mean, Objec
   const NewTensor dims = return_dims ? make_columns(in.frame, dtype) : NewTensor{};
   const Problem shape = problem(in, samples);
   if (is_empty(shape)) {
-    fill_zero(kl);
-    fill_zero(dims);
+    for (const NewTensor* each : {&kl, &dims}) fill_zero(*each);
   } else {
     TensorView given = read(eps);
     launch(&device::sample_kl_forward,
-           SampleKLArgs{
-               shape, inputs(in, bounds),
-               own_view(given, in.count(samples), in.frame.device, samples.has_value(), event_dims),
-               noise_of(seed, row_offset, in.frame.device), control_of(control), z.output,
-               kl.output, dims.output},
+           SampleKLArgs{shape, inputs(in, bounds), of_elements(given, in, samples),
+                        noise_of(seed, row_offset, in.frame.device), control_of(control), z.output,
+                        kl.output, dims.output},
            in.frame.device);
   }
   return py::make_tuple(z.tensor, kl.tensor, dims.tensor);
@@ -158,14 +164,11 @@ py::tuple sample_kl_backward(Object grad_z, Object grad_kl, Object grad_dims, Ob
     return gradients.zeros();
   TensorView given = read(eps), by_z = read(grad_z), by_kl = upstream(grad_kl, in),
              by_dims = upstream(grad_dims, in);
-  const bool sampled = samples.has_value();
   launch(&device::sample_kl_backward,
          SampleKLBackwardArgs{
-             shape, inputs(in, bounds),
-             own_view(given, in.count(samples), in.frame.device, sampled, event_dims),
+             shape, inputs(in, bounds), of_elements(given, in, samples),
              noise_of(seed, row_offset, in.frame.device), control_of(control),
-             own_view(by_z, in.count(samples), in.frame.device, sampled, event_dims),
-             own_view(by_kl, in.rows({}), in.frame.device, false),
+             of_elements(by_z, in, samples), of_rows(by_kl, in, {}),
              own_view(by_dims, in.frame.shape().cols, in.frame.device, false, event_dims),
              outputs(gradients)},
          in.frame.device);
@@ -201,7 +204,7 @@ py::tuple gaussian_kl_backward(Object grad_kl, Object mean, Object logvar, Objec
                               {},
                               control_of(control),
                               {},
-                              own_view(by_kl, in.rows({}), in.frame.device, false),
+                              of_rows(by_kl, in, {}),
                               {},
                               outputs(gradients)},
          in.frame.device);
@@ -220,13 +223,11 @@ py::tuple sample_log_weights_forward(Object mean, Object logvar, Object prior_me
     fill_zero(log_ratio);
   } else {
     TensorView given = read(eps);
-    launch(
-        &device::sample_log_weights_forward,
-        LogWeightsArgs{
-            shape, inputs(in, bounds),
-            own_view(given, in.count(samples), in.frame.device, samples.has_value(), event_dims),
-            noise_of(seed, row_offset, in.frame.device, sample_offset), z.output, log_ratio.output},
-        in.frame.device);
+    launch(&device::sample_log_weights_forward,
+           LogWeightsArgs{shape, inputs(in, bounds), of_elements(given, in, samples),
+                          noise_of(seed, row_offset, in.frame.device, sample_offset), z.output,
+                          log_ratio.output},
+           in.frame.device);
   }
   return py::make_tuple(z.tensor, log_ratio.tensor);
 }
@@ -243,16 +244,11 @@ py::tuple sample_log_weights_backward(Object grad_z, Object grad_log_ratio, Obje
   if (is_empty(shape) || (grad_z.is_none() && grad_log_ratio.is_none())) return gradients.zeros();
   TensorView given = read(eps), by_z = read(grad_z), by_ratio = upstream(grad_log_ratio, in),
              weight = upstream(path_weight, in);
-  const bool sampled = samples.has_value();
   launch(&device::sample_log_weights_backward,
-         LogWeightsBackwardArgs{
-             shape, inputs(in, bounds),
-             own_view(given, in.count(samples), in.frame.device, sampled, event_dims),
-             noise_of(seed, row_offset, in.frame.device, sample_offset),
-             own_view(by_z, in.count(samples), in.frame.device, sampled, event_dims),
-             own_view(by_ratio, in.rows(samples), in.frame.device, sampled),
-             own_view(weight, in.rows(samples), in.frame.device, sampled), path_only,
-             outputs(gradients)},
+         LogWeightsBackwardArgs{shape, inputs(in, bounds), of_elements(given, in, samples),
+                                noise_of(seed, row_offset, in.frame.device, sample_offset),
+                                of_elements(by_z, in, samples), of_rows(by_ratio, in, samples),
+                                of_rows(weight, in, samples), path_only, outputs(gradients)},
          in.frame.device);
   return gradients.tensors();
 }
@@ -284,16 +280,13 @@ py::tuple score_function_backward(Object weight, Object mean, int dtype, Object 
   const NewTensor grad_logvar = NewGradients::make(needs, 1, in.logvar, in.frame);
   const Problem shape = problem(in, samples);
   if (is_empty(shape)) {
-    fill_zero(grad_mean);
-    fill_zero(grad_logvar);
+    for (const NewTensor* each : {&grad_mean, &grad_logvar}) fill_zero(*each);
   } else {
     TensorView given = read(eps), weights = read(weight);
-    const bool sampled = samples.has_value();
     launch(&device::score_function_backward,
            ScoreFunctionArgs{
-               shape, in.mean.dtype, own_view(weights, in.rows(samples), in.frame.device, sampled),
-               view_of(in.logvar, axes_of(in)), bounds_of(bounds),
-               own_view(given, in.count(samples), in.frame.device, sampled, event_dims),
+               shape, in.mean.dtype, of_rows(weights, in, samples), view_of(in.logvar, axes_of(in)),
+               bounds_of(bounds), of_elements(given, in, samples),
                noise_of(seed, row_offset, in.frame.device), grad_mean.output, grad_logvar.output},
            in.frame.device);
   }
@@ -323,9 +316,7 @@ py::tuple gaussian_log_likelihood_backward(Object grad, double scale, Object x, 
   const NewTensor grad_logvar = NewGradients::make(needs, 2, in.logvar, in.frame);
   const Axes axes = axes_of(in);
   if (is_empty(axes.problem())) {
-    fill_zero(grad_x);
-    fill_zero(grad_mean);
-    fill_zero(grad_logvar);
+    for (const NewTensor* each : {&grad_x, &grad_mean, &grad_logvar}) fill_zero(*each);
   } else {
     TensorView upstream = read(grad);
     const Axes rows{axes.sizes, axes.last, axes.first, axes.last, axes.device};

@@ -14,6 +14,7 @@ from torch import Tensor
 
 from vae_fast import memory
 from vae_fast._backends import Unavailable
+from vae_fast._storage import PLAIN
 
 # As in csrc/common/types.h.
 DTYPE_CODES = {torch.float64: 0, torch.float32: 1, torch.float16: 2, torch.bfloat16: 3}
@@ -40,9 +41,7 @@ def refuse(tensor: object, reason: str) -> None:
 def connect(module: Any) -> Unavailable | None:
     """Tells ``module`` where tensors come from; what to say where that cannot be done."""
     table = getattr(Tensor, "__dlpack_c_exchange_api__", None)
-    if table is not None and module.connect(
-        table, _make_large, memory.SMALLEST, (Tensor, torch.nn.Parameter), refuse
-    ):
+    if table is not None and module.connect(table, _make_large, memory.SMALLEST, PLAIN, refuse):
         return None
     return Unavailable(
         f"torch {torch.__version__} has no DLPack exchange table of version 1, by which the "
