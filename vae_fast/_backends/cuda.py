@@ -16,6 +16,7 @@ from torch import Tensor
 from vae_fast._backends import Needs, Unavailable, _cuda_status, _native, reference
 from vae_fast._backends._native import DTYPE_CODES, REDUCTION_CODES
 from vae_fast._backends.reference import compute_dtype
+from vae_fast._broadcast import FULL
 from vae_fast._control import KLControl
 from vae_fast._storage import require_memory
 
@@ -69,7 +70,7 @@ def _returned(gradients: Tensors, tensors: Tensors) -> tuple[Tensor | None, ...]
 def _made(needs: Needs, converted: bool) -> Needs:
     """``needs`` without tensors to write to where the inputs, and so their gradients, are of a
     dtype that is converted."""
-    return tuple(need is not False for need in needs) if converted else needs
+    return tuple(FULL if isinstance(n, Tensor) else n for n in needs) if converted else needs
 
 
 def noise(
