@@ -13,6 +13,8 @@ from typing import Any, NamedTuple
 # Read when torch is imported. Threads that wait for others sleep: as many processes as there are
 # cores run tests side by side, and one that spun would take its core from another's work.
 os.environ.setdefault("OMP_WAIT_POLICY", "passive")
+# The compiler's cache on disk knows an op by its name alone: an older version may have filled it.
+os.environ.setdefault("TORCHINDUCTOR_AUTOGRAD_CACHE", "0")
 
 import cuda_host
 import hypothesis

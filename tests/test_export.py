@@ -18,6 +18,7 @@ from torch.export import Dim, ExportedProgram
 
 import vae_fast.functional as F
 from vae_fast import FusedVAE
+from vae_fast.errors import BackendUnavailableError
 from vae_fast.objectives import ELBO
 
 pytestmark = pytest.mark.filterwarnings(
@@ -202,6 +203,37 @@ def test_a_program_can_be_trained(baseline: str) -> None:
             gradients = torch.autograd.grad(loss, list(leaves.values()))
             made.append((loss.detach(), dict(zip(leaves, gradients, strict=True))))
         torch.testing.assert_close(*made, rtol=1e-5, atol=1e-5)
+
+
+@pytest.mark.parametrize("decomposed", [False, True])
+@pytest.mark.parametrize("case", [
+    *map(case_of, ARGUMENTS),
+    Case("sample_log_weights", (5, 7), num_samples=2, estimator="stl"),
+    Case("sample_log_weights", (5, 7), num_samples=2, estimator="dreg"),
+], ids=str)  # fmt: skip
+def test_a_program_of_a_named_backend_has_gradients(
+    case: Case, decomposed: bool, compiled_backend: Backend
+) -> None:
+    """They are eager code's, also where the program has been taken down to PyTorch's core ops."""
+    module = Op(case, compiled_backend.name)
+    program = torch.export.export(module, (module.example(),))
+    exported = (program.run_decompositions() if decomposed else program).module()
+    given, made = module.example(), []
+    for each in (exported, module):
+        leaves = [tensor.clone().requires_grad_() for tensor in given]
+        outputs = [t for t in each(leaves) if t.requires_grad]
+        weights = [torch.arange(1.0, 1 + t.numel()).view(t.shape) for t in outputs]
+        gradients = torch.autograd.grad(outputs, leaves, weights, allow_unused=True)
+        assert outputs and any(g is not None for g in gradients)
+        made.append(gradients)
+    torch.testing.assert_close(*made, rtol=1e-5, atol=1e-5)
+
+
+def test_a_program_of_a_named_backend_under_transforms(compiled_backend: Backend) -> None:
+    module = Op(case_of("gaussian_kl"), compiled_backend.name)
+    program = torch.export.export(module, (module.example(),)).module()
+    with pytest.raises(BackendUnavailableError, match="cannot run under torch.func's transforms"):
+        torch.func.grad(lambda given: program(given)[0].sum())(module.example())
 
 
 @pytest.mark.parametrize("strict", [False, True])

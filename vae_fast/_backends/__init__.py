@@ -126,6 +126,13 @@ def is_recorded() -> bool:
     return not torch.compiler.is_dynamo_compiling() and torch._C._get_tracing_state() is not None
 
 
+def transform_error(name: str | None) -> BackendUnavailableError:
+    return BackendUnavailableError(
+        f"backend {name!r} cannot run under torch.func's transforms (grad, vmap, ...); use "
+        'backend="reference" there, or torch.autograd'
+    )
+
+
 def _choose(asked: str | None, device_type: str, watch: int) -> str:
     if asked is None and _ENVIRONMENT_DEFAULT is not None:
         asked = _check_name(_ENVIRONMENT_DEFAULT, "the environment variable VAE_FAST_BACKEND")
@@ -134,10 +141,7 @@ def _choose(asked: str | None, device_type: str, watch: int) -> str:
     if watch != _NOBODY and asked in (None, "reference"):
         return COMPOSED
     if watch == _TRANSFORM:
-        raise BackendUnavailableError(
-            f"backend {asked!r} cannot run under torch.func's transforms (grad, vmap, ...); use "
-            'backend="reference" there, or torch.autograd'
-        )
+        raise transform_error(asked)
     if asked is None:
         return next(
             name

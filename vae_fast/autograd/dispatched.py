@@ -1,10 +1,9 @@
 """The backends' functions as registered ops, for whoever traces or wraps a call.
 
-``vae_fast::op_forward`` and ``vae_fast::op_backward`` do what the backends' functions of those
-names do, and have no derivative. ``vae_fast::op`` is composed of them by the op's
-``torch.autograd.Function``: who looks at what a call is made of, as the compiler does, sees them.
-They are registered without ``torch.library.custom_op``, whose checks at every call and whose way
-through autograd would take as long as a small kernel.
+``vae_fast::<op>`` is the forward pass, and its derivative is the op's ``torch.autograd.Function``.
+``vae_fast::<op>_backward`` is what the backends' function of that name does; where it is itself
+differentiated, it is the reference's. They are registered without ``torch.library.custom_op``,
+whose checks at every call and whose way through autograd would take as long as a small kernel.
 """
 
 from __future__ import annotations
@@ -16,9 +15,11 @@ from typing import Any
 
 import torch
 from torch import Tensor
+from torch.autograd import forward_ad
 
 from vae_fast import _backends
 from vae_fast._broadcast import reductions
+from vae_fast._control import KLControl
 
 _library = torch.library.Library("vae_fast", "FRAGMENT")
 _LARGEST = sys.float_info.max
@@ -37,20 +38,21 @@ def _writable(argument: Any) -> Any:
     )
 
 
-def _as_meant(argument: Any) -> Any:
-    """What a backend takes for an op's argument: ``_writable`` undone."""
-    if type(argument) is not list:
-        return argument
-    return tuple(
-        math.copysign(math.inf, x) if isinstance(x, float) and abs(x) == _LARGEST else x
-        for x in argument
-    )
+def _as_meant(names: Sequence[str], given: Sequence[Any]) -> list[Any]:
+    """What the package takes for an op's arguments of these names: ``_writable`` undone."""
+    meant = []
+    for name, argument in zip(names, given, strict=True):
+        if type(argument) is list:
+            argument = tuple(
+                math.copysign(math.inf, x) if isinstance(x, float) and abs(x) == _LARGEST else x
+                for x in argument
+            )
+        meant.append(KLControl(*argument) if name == "control" else argument)
+    return meant
 
 
-def _define(op: str, schema: str, key: str, run: Callable[..., Any], *tags: torch.Tag) -> Any:
-    _library.define(op + schema, tags=(torch.Tag.pt2_compliant_tag, *tags))
-    _library.impl(op, run, key)
-    return getattr(torch.ops.vae_fast, op).default
+def _names(arguments: str) -> list[str]:
+    return [each.split()[-1] for each in arguments.split(", ")]
 
 
 def register(
@@ -63,36 +65,74 @@ def register(
 ) -> Any:
     """Registers ``vae_fast::<op>`` for every device, without a derivative, with the function that
     tells its shapes."""
-    registered = _define(op, schema, "CompositeExplicitAutograd", run, *tags)
+    _library.define(op + schema, tags=(torch.Tag.pt2_compliant_tag, *tags))
+    _library.impl(op, run, "CompositeExplicitAutograd")
     torch.library.register_fake(f"vae_fast::{op}", fake, lib=_library)
-    return registered
+    return getattr(torch.ops.vae_fast, op).default
 
 
-def register_composed(op: str, schema: str, run: Callable[..., Any]) -> Any:
-    """Registers ``vae_fast::<op>``, which is what ``run`` makes of other ops."""
-    registered = _define(op, schema, "CompositeImplicitAutograd", run)
-    return lambda *arguments: registered(*map(_writable, arguments))
+def _is_differentiated(given: Sequence[Any]) -> bool:
+    tensors = [each for each in given if isinstance(each, Tensor)]
+    if torch.is_grad_enabled() and any(t.requires_grad for t in tensors):
+        return True
+    return torch._C._is_fwd_grad_enabled() and any(
+        forward_ad.unpack_dual(t).tangent is not None for t in tensors
+    )
 
 
-def _called(function: str, given: Sequence[Any], backend: str) -> Any:
-    return getattr(_backends.get(backend), function)(*map(_as_meant, given))
+def _derive(op: str, registered: Any, differentiated: Callable[..., Any]) -> None:
+    """Makes ``differentiated`` what autograd does with a call of the op.
 
-
-def register_function(
-    function: str, arguments: str, returns: str, fake: Callable[..., Any]
-) -> None:
-    """Registers the backends' ``function`` by its name.
-
-    Its arguments are followed by the backend's name. Where it returns several tensors, or None for
-    one that was not asked for, the op returns a list of those that there are (``Tensor[]``), and so
-    does ``fake``.
+    Its first argument is who computes the call without autograd.
     """
 
-    def run(*given: Any) -> Any:
-        made = _called(function, given[:-1], given[-1])
-        return made if returns == "Tensor" else list(_tensors(made))
+    def run(keys: torch._C.DispatchKeySet, *given: Any) -> Any:
+        def below() -> Any:
+            with torch._C._AutoDispatchBelowAutograd():
+                return registered.redispatch(keys & torch._C._after_autograd_keyset, *given)
 
-    register(function, f"({arguments}, str backend) -> {returns}", run, fake)
+        return differentiated(below, *given) if _is_differentiated(given) else below()
+
+    _library.impl(op, run, "Autograd", with_keyset=True)
+
+
+def register_forward(
+    op: str,
+    arguments: str,
+    returns: str,
+    apply: Callable[..., Any],
+    fake: Callable[..., Any],
+    forward: Callable[..., Any] | None = None,
+) -> Callable[..., Any]:
+    """Registers ``vae_fast::<op>``: who traces or wraps a call calls what this returns.
+
+    Its arguments are followed by the backend's name. Without autograd it is the backend's
+    ``<op>_forward``, or ``forward(*arguments, backend)``. With autograd it is ``apply``, which gets
+    a ``Dispatched`` in place of the name. Where a returned tensor may be missing, the op returns
+    a list of those that there are (``Tensor[]``), and so do ``fake`` and ``apply``.
+    """
+
+    names = _names(arguments)
+
+    def run(*given: Any) -> Any:
+        meant, backend = _as_meant(names, given[:-1]), given[-1]
+        if forward is not None:
+            return forward(*meant, backend)
+        made = getattr(_backends.get(backend), f"{op}_forward")(*meant)
+        return made if returns != "Tensor[]" else list(_tensors(made))
+
+    registered = register(op, f"({arguments}, str backend) -> {returns}", run, fake)
+
+    def differentiated(below: Callable[[], Any], *given: Any) -> Any:
+        if torch._C._are_functorch_transforms_active():
+            raise _backends.transform_error(given[-1])
+        backend = Dispatched(given[-1], below)
+        made = apply(*_as_meant(names, given[:-1]), backend)
+        backend.forward = None  # it holds the call's tensors
+        return made
+
+    _derive(op, registered, differentiated)
+    return lambda *arguments: registered(*map(_writable, arguments))
 
 
 def register_backward(function: str, arguments: str, inputs: Sequence[str]) -> None:
@@ -100,23 +140,26 @@ def register_backward(function: str, arguments: str, inputs: Sequence[str]) -> N
     ``inputs``, names among ``arguments``, are needed. Those of mean and what follows it are sums to
     their inputs' shapes, which are looked at when the op runs: the compiler leaves sizes open.
     """
-    names = [each.split()[-1] for each in arguments.split(", ")]
+    names = _names(arguments)
     first, mean, event_dims = (names.index(n) for n in (inputs[0], "mean", "event_dims"))
     last = first + len(inputs)
 
     def run(*given: Any) -> list[Tensor]:
-        *options, needs, backend = given
+        needs, backend = given[-2:]
+        options = _as_meant(names, given[:-2])
         skipped = mean - first
         needs = *needs[:skipped], *reductions(
             needs[skipped:], options[mean:last], options[mean].shape, options[event_dims]
         )  # fmt: skip
-        return list(_tensors(_called(function, (*options, needs), backend)))
+        return list(_tensors(getattr(_backends.get(backend), function)(*options, needs)))
 
     def fake(*given: Any) -> list[Tensor]:
         tensors, needs = given[first:last], given[-2]
         return [t.new_empty(t.shape) for need, t in zip(needs, tensors, strict=True) if need]
 
-    register(function, f"({arguments}, bool[] needs, str backend) -> Tensor[]", run, fake)
+    schema = f"({arguments}, bool[] needs, str backend) -> Tensor[]"
+    registered = register(function, schema, run, fake)
+    _derive(function, registered, lambda _below, *given: run(*given[:-1], "reference"))
 
 
 def _tensors(made: Any) -> Iterator[Tensor]:
@@ -128,21 +171,23 @@ def _tensors(made: Any) -> Iterator[Tensor]:
 
 
 class Dispatched:
-    """The backend of that name, its functions called as the registered ops."""
+    """The backend of that name, for the ``torch.autograd.Function`` of one call of a registered op.
 
-    def __init__(self, name: str) -> None:
-        self._name = name
+    Its forward pass is that call without autograd; a backward pass is a call of the op for it.
+    """
+
+    def __init__(self, name: str, forward: Callable[[], Any] | None = None) -> None:
+        self.name, self.forward = name, forward
 
     def __getattr__(self, function: str) -> Callable[..., Any]:
-        op = getattr(torch.ops.vae_fast, function).default
+        def forward(*_arguments: Any) -> Any:
+            assert self.forward is not None
+            made = self.forward()
+            return made if isinstance(made, Tensor) else tuple(made)
 
-        def call(*arguments: Any) -> Any:
-            made = op(*map(_writable, arguments), self._name)
-            if isinstance(made, Tensor):
-                return made
-            if not function.endswith("_backward"):
-                return tuple(made)
-            gradients, needs = iter(made), arguments[-1]
+        def backward(*arguments: Any) -> tuple[Tensor | None, ...]:
+            op = getattr(torch.ops.vae_fast, function).default
+            gradients, needs = iter(op(*map(_writable, arguments), self.name)), arguments[-1]
             return tuple(next(gradients) if need else None for need in needs)
 
-        return call
+        return backward if function.endswith("_backward") else forward

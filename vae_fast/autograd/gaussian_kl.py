@@ -13,12 +13,7 @@ from vae_fast._backends import reference
 from vae_fast._backends.reference import compute_dtype
 from vae_fast._control import KLControl
 from vae_fast.autograd import apply_of, backward_backend, sees_through, uses_dispatcher
-from vae_fast.autograd.dispatched import (
-    Dispatched,
-    register_backward,
-    register_composed,
-    register_function,
-)
+from vae_fast.autograd.dispatched import Dispatched, register_backward, register_forward
 from vae_fast.autograd.halves import gradient_needs
 
 _ARGUMENTS = (
@@ -74,10 +69,9 @@ def gaussian_kl(
     return _apply(*inputs, (event_dims, bounds, control), _backends.get(backend))
 
 
-def _composed(*arguments: Any) -> Tensor:
-    *inputs_and_options, control, backend = arguments
-    inputs, options = inputs_and_options[:4], (*inputs_and_options[4:], KLControl(*control))
-    return _apply(*inputs, options, Dispatched(backend))
+def _applied(*arguments: Any) -> Tensor:
+    *inputs_and_options, backend = arguments
+    return _apply(*inputs_and_options[:4], tuple(inputs_and_options[4:]), backend)
 
 
 def _fake(
@@ -92,8 +86,7 @@ def _fake(
     return mean.new_empty(mean.shape[: mean.dim() - event_dims], dtype=dtype)
 
 
-_op = register_composed("gaussian_kl", f"({_ARGUMENTS}, str backend) -> Tensor", _composed)
-register_function("gaussian_kl_forward", _ARGUMENTS, "Tensor", _fake)
+_op = register_forward("gaussian_kl", _ARGUMENTS, "Tensor", _applied, _fake)
 register_backward(
     "gaussian_kl_backward",
     f"Tensor grad_kl, {_ARGUMENTS}",

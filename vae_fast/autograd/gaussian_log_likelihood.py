@@ -12,12 +12,7 @@ from vae_fast import _backends
 from vae_fast._backends import reference
 from vae_fast._backends.reference import compute_dtype
 from vae_fast.autograd import apply_of, backward_backend, sees_through, uses_dispatcher
-from vae_fast.autograd.dispatched import (
-    Dispatched,
-    register_backward,
-    register_composed,
-    register_function,
-)
+from vae_fast.autograd.dispatched import Dispatched, register_backward, register_forward
 from vae_fast.autograd.halves import gradient_needs
 
 _ARGUMENTS = "Tensor x, Tensor mean, Tensor? logvar, int event_dims, float[] bounds"
@@ -73,12 +68,7 @@ def _fake(
     return mean.new_empty(mean.shape[: mean.dim() - event_dims], dtype=dtype)
 
 
-_op = register_composed(
-    "gaussian_log_likelihood",
-    f"({_ARGUMENTS}, str backend) -> Tensor",
-    lambda *arguments: _apply(*arguments[:-1], Dispatched(arguments[-1])),
-)
-register_function("gaussian_log_likelihood_forward", _ARGUMENTS, "Tensor", _fake)
+_op = register_forward("gaussian_log_likelihood", _ARGUMENTS, "Tensor", _apply, _fake)
 register_backward(
     "gaussian_log_likelihood_backward", f"Tensor grad_ll, {_ARGUMENTS}", ("x", "mean", "logvar")
 )

@@ -13,7 +13,7 @@ from vae_fast._backends import reference
 from vae_fast._backends.reference import compute_dtype
 from vae_fast._storage import require_memory
 from vae_fast.autograd import apply_of, backward_backend, sees_through, uses_dispatcher
-from vae_fast.autograd.dispatched import Dispatched, register_composed, register_function
+from vae_fast.autograd.dispatched import Dispatched, register_forward
 
 
 class ImportanceWeightedELBO(torch.autograd.Function):
@@ -59,9 +59,6 @@ def _fake(log_weights: Tensor, _backend: str) -> list[Tensor]:
     return [log_weights.new_empty(each, dtype=dtype) for each in (shape[1:], shape)]
 
 
-_op = register_composed(
-    "importance_weighted_elbo",
-    "(Tensor log_weights, str backend) -> (Tensor, Tensor)",
-    lambda log_weights, backend: _apply(log_weights, Dispatched(backend)),
+_op = register_forward(
+    "importance_weighted_elbo", "Tensor log_weights", "(Tensor, Tensor)", _apply, _fake
 )
-register_function("importance_weighted_elbo_forward", "Tensor log_weights", "Tensor[]", _fake)

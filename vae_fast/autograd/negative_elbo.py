@@ -27,12 +27,7 @@ from vae_fast.autograd import (
     sees_through,
     uses_dispatcher,
 )
-from vae_fast.autograd.dispatched import (
-    Dispatched,
-    register_backward,
-    register_composed,
-    register_function,
-)
+from vae_fast.autograd.dispatched import Dispatched, register_backward, register_forward
 from vae_fast.autograd.halves import gradient_needs, without_gaps
 
 _NONE = (False, False, False)  # gradients by mean, logvar and kl
@@ -149,13 +144,14 @@ def _fake(
 _INPUTS = "Tensor x, Tensor mean, Tensor? logvar"
 _OPTIONS = "str reduction, int event_dims, float[] bounds"
 _ARGUMENTS = f"{_INPUTS}, Tensor kl, Tensor beta, {_OPTIONS}"
-_op = register_composed(
-    "negative_elbo",
-    f"({_ARGUMENTS}, str backend) -> (Tensor, Tensor)",
-    lambda *arguments: _apply(*arguments[:-1], Dispatched(arguments[-1])),
-)
-# No gradient is ever asked of it: whoever traces takes two passes.
-register_function("negative_elbo_forward", f"{_ARGUMENTS}, bool[] needs", "Tensor[]", _fake)
+
+
+def _forward(*arguments: Any) -> tuple[Tensor, Tensor]:
+    # No gradient is asked of it: whoever traces takes two passes.
+    return _backends.get(arguments[-1]).negative_elbo_forward(*arguments[:-1], _NONE)[:2]
+
+
+_op = register_forward("negative_elbo", _ARGUMENTS, "(Tensor, Tensor)", _apply, _fake, _forward)
 register_backward(
     "negative_elbo_backward", f"Tensor grad_loss, {_INPUTS}, {_OPTIONS}", ("x", "mean", "logvar")
 )

@@ -13,12 +13,7 @@ from vae_fast._backends import reference
 from vae_fast._backends.reference import compute_dtype
 from vae_fast._control import KLControl
 from vae_fast.autograd import apply_of, backward_backend, sees_through, uses_dispatcher
-from vae_fast.autograd.dispatched import (
-    Dispatched,
-    register_backward,
-    register_composed,
-    register_function,
-)
+from vae_fast.autograd.dispatched import Dispatched, register_backward, register_forward
 from vae_fast.autograd.halves import gradient_needs
 
 _ARGUMENTS = (
@@ -98,10 +93,10 @@ def sample_kl(
     return _apply(*inputs, options, return_dims, _backends.get(backend))
 
 
-def _composed(*arguments: Any) -> list[Tensor]:
-    *inputs_and_options, control, return_dims, backend = arguments
-    inputs, options = inputs_and_options[:5], (*inputs_and_options[5:], KLControl(*control))
-    made = _apply(*inputs, options, return_dims, Dispatched(backend))
+def _applied(*arguments: Any) -> list[Tensor]:
+    *inputs_and_options, return_dims, backend = arguments
+    inputs, options = inputs_and_options[:5], tuple(inputs_and_options[5:])
+    made = _apply(*inputs, options, return_dims, backend)
     return [tensor for tensor in made if tensor is not None]
 
 
@@ -125,10 +120,7 @@ def _fake(
     return made
 
 
-_op = register_composed(
-    "sample_kl", f"({_ARGUMENTS}, bool return_dims, str backend) -> Tensor[]", _composed
-)
-register_function("sample_kl_forward", f"{_ARGUMENTS}, bool return_dims", "Tensor[]", _fake)
+_op = register_forward("sample_kl", f"{_ARGUMENTS}, bool return_dims", "Tensor[]", _applied, _fake)
 register_backward(
     "sample_kl_backward",
     f"Tensor? grad_z, Tensor? grad_kl, Tensor? grad_dims, {_ARGUMENTS}",

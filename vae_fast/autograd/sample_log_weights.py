@@ -13,12 +13,7 @@ from vae_fast._backends import reference
 from vae_fast._backends.reference import compute_dtype, gradient_shares
 from vae_fast._storage import require_memory
 from vae_fast.autograd import apply_of, backward_backend, sees_through, uses_dispatcher
-from vae_fast.autograd.dispatched import (
-    Dispatched,
-    register_backward,
-    register_composed,
-    register_function,
-)
+from vae_fast.autograd.dispatched import Dispatched, register_backward, register_forward
 from vae_fast.autograd.halves import gradient_needs
 
 _ARGUMENTS = (
@@ -100,10 +95,10 @@ def sample_log_weights(
     return _apply(*inputs, options, estimator, _backends.get(backend))
 
 
-def _composed(*arguments: Any) -> tuple[Tensor, Tensor]:
+def _applied(*arguments: Any) -> tuple[Tensor, Tensor]:
     *inputs_and_options, estimator, backend = arguments
     inputs, options = inputs_and_options[:5], tuple(inputs_and_options[5:])
-    return _apply(*inputs, options, estimator, Dispatched(backend))
+    return _apply(*inputs, options, estimator, backend)
 
 
 def _fake(
@@ -125,12 +120,19 @@ def _fake(
     ]
 
 
-_op = register_composed(
+def _forward(*arguments: Any) -> tuple[Tensor, Tensor]:
+    *inputs_and_options, _estimator, backend = arguments
+    return _backends.get(backend).sample_log_weights_forward(*inputs_and_options)
+
+
+_op = register_forward(
     "sample_log_weights",
-    f"({_ARGUMENTS}, str estimator, str backend) -> (Tensor, Tensor)",
-    _composed,
+    f"{_ARGUMENTS}, str estimator",
+    "(Tensor, Tensor)",
+    _applied,
+    _fake,
+    _forward,
 )
-register_function("sample_log_weights_forward", _ARGUMENTS, "Tensor[]", _fake)
 register_backward(
     "sample_log_weights_backward",
     f"Tensor? grad_z, Tensor? grad_log_ratio, Tensor? path_weight, {_ARGUMENTS}, bool path_only",

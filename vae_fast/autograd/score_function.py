@@ -12,7 +12,7 @@ from vae_fast import _backends, _seed
 from vae_fast._backends import reference
 from vae_fast._storage import require_memory
 from vae_fast.autograd import apply_of, backward_backend, sees_through, uses_dispatcher
-from vae_fast.autograd.dispatched import Dispatched, register_backward, register_composed
+from vae_fast.autograd.dispatched import Dispatched, register_backward, register_forward
 from vae_fast.autograd.halves import gradient_needs
 
 # mean is there for its shape and dtype: the gradient does not depend on its values.
@@ -36,6 +36,8 @@ class ScoreFunction(torch.autograd.Function):
     ) -> Tensor:
         ctx.save_for_backward(weight, mean, logvar, eps)
         ctx.options, ctx.backend = options, backend
+        if isinstance(backend, Dispatched):
+            return backend.score_function_forward()
         return signal.view_as(signal)
 
     @staticmethod
@@ -85,13 +87,18 @@ def score_function(
     return _apply(signal, weight, mean, logvar, eps, options, _backends.get(backend))
 
 
-def _composed(signal: Tensor, *arguments: Any) -> Tensor:
+def _applied(signal: Tensor, *arguments: Any) -> Tensor:
     *inputs_and_options, backend = arguments
     inputs, options = inputs_and_options[:4], tuple(inputs_and_options[4:])
-    return _apply(signal, *inputs, options, Dispatched(backend))
+    return _apply(signal, *inputs, options, backend)
 
 
-_op = register_composed(
-    "score_function", f"(Tensor signal, {_ARGUMENTS}, str backend) -> Tensor", _composed
+_op = register_forward(
+    "score_function",
+    f"Tensor signal, {_ARGUMENTS}",
+    "Tensor",
+    _applied,
+    lambda signal, *_arguments: torch.empty_like(signal),
+    lambda signal, *_arguments: signal.clone(),
 )
 register_backward("score_function_backward", _ARGUMENTS, ("mean", "logvar"))

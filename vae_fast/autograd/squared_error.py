@@ -16,7 +16,7 @@ from vae_fast._backends import reference
 from vae_fast._backends.reference import compute_dtype
 from vae_fast._storage import require_memory
 from vae_fast.autograd import apply_of, backward_backend, sees_through, uses_dispatcher
-from vae_fast.autograd.dispatched import Dispatched, register_composed, register_function
+from vae_fast.autograd.dispatched import Dispatched, register_forward
 
 _ARGUMENTS = "Tensor x, Tensor mean, int event_dims"
 _NO_BOUNDS = (0.0, 0.0)  # without a log-variance there is nothing to clamp
@@ -59,9 +59,4 @@ def _fake(x: Tensor, mean: Tensor, event_dims: int, _backend: str) -> Tensor:
     return mean.new_empty(mean.shape[: mean.dim() - event_dims], dtype=compute_dtype(x, mean))
 
 
-_op = register_composed(
-    "squared_error",
-    f"({_ARGUMENTS}, str backend) -> Tensor",
-    lambda *arguments: _apply(*arguments[:-1], Dispatched(arguments[-1])),
-)
-register_function("squared_error_forward", _ARGUMENTS, "Tensor", _fake)
+_op = register_forward("squared_error", _ARGUMENTS, "Tensor", _apply, _fake)
