@@ -232,7 +232,7 @@ def test_a_program_of_a_named_backend_has_gradients(
 def test_a_program_of_a_named_backend_under_transforms(compiled_backend: Backend) -> None:
     module = Op(case_of("gaussian_kl"), compiled_backend.name)
     program = torch.export.export(module, (module.example(),)).module()
-    with pytest.raises(BackendUnavailableError, match="cannot run under torch.func's transforms"):
+    with pytest.raises(BackendUnavailableError, match="cannot run under torch"):
         torch.func.grad(lambda given: program(given)[0].sum())(module.example())
 
 
