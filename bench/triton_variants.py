@@ -15,7 +15,6 @@ import torch
 from torch import Tensor
 
 from vae_fast._backends import Needs
-from vae_fast._broadcast import COLUMN, FULL, ROW, TOTAL
 from vae_fast._control import NO_CONTROL, KLControl
 
 TARGETS = ("sm_80", "sm_90", "sm_100", "gfx942")
@@ -69,18 +68,9 @@ def _pair(variant: Variant) -> tuple[Tensor, ...]:
     return torch.empty(rows, 2 * cols, dtype=variant.dtype).chunk(2, dim=1)
 
 
-# What a tensor of that kind has one element for.
-REDUCTIONS = {"full": FULL, "event": COLUMN, "scalar": TOTAL, "row": ROW}
-
-
 def _gradients(variant: Variant) -> Needs:
     """What of those is needed."""
-    return _pair(variant) if variant.packed else (True, REDUCTIONS[variant.logvar])
-
-
-def _encoder_gradients(variant: Variant) -> Needs:
-    """Of those and of the prior."""
-    return *_gradients(variant), *(variant.prior is not None and REDUCTIONS[variant.prior],) * 2
+    return _pair(variant) if variant.packed else (True, True)
 
 
 def _encoder(variant: Variant) -> None:
@@ -90,7 +80,7 @@ def _encoder(variant: Variant) -> None:
     rows, cols = variant.shape
     prior = (None,) * 2 if variant.prior is None else (_make(variant, variant.prior),) * 2
     given = (*_pair(variant), *prior)
-    needs = _encoder_gradients(variant)
+    needs = (*_gradients(variant), *(tensor is not None for tensor in prior))
     grad_kl = torch.empty(rows)
     control = CONTROL if variant.controlled else NO_CONTROL
     if variant.op == "gaussian_kl":
@@ -125,7 +115,7 @@ def _log_weights(variant: Variant) -> None:
     arguments: tuple[Any, ...] = (*given, *options, 0, BOUNDS)
     sample_log_weights_forward(*arguments)
     path_only = variant.estimator != "reparameterization"
-    needs = _encoder_gradients(variant)
+    needs = (*_gradients(variant), *(tensor is not None for tensor in prior))
     arguments = (z, grad, share, *arguments, path_only, needs)
     sample_log_weights_backward(*arguments)
 
@@ -135,7 +125,7 @@ def _score_function(variant: Variant) -> None:
 
     z, options = _sampling(variant)
     weight = torch.empty(z.shape[:-1])
-    arguments = (weight, *_pair(variant), *options, BOUNDS, _gradients(variant))
+    arguments = (weight, weight, *_pair(variant), *options, BOUNDS, _gradients(variant))
     score_function_backward(*arguments)
 
 
@@ -163,11 +153,10 @@ def _decoder(variant: Variant) -> None:
     mean, logvar = _pair(variant)
     x = torch.empty(rows, cols, dtype=variant.x or variant.dtype)
     leading = () if variant.samples is None else (variant.samples,)
-    learned = _gradients(variant)
     if leading:
-        learned = (True, True)
         mean, logvar = (t.expand(*leading, *t.shape).contiguous() for t in (mean, logvar))
     more = variant not in PLAIN  # what those are measured without
+    learned = _gradients(variant)
     needs = (more, *learned)
     if variant.op == "gaussian_log_likelihood":
         gaussian_log_likelihood_forward(x, mean, logvar, 1, BOUNDS)

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from vae_fast._control import NO_CONTROL, KLControl
-from vae_fast._storage import extent, require_extent
+from vae_fast._storage import UnreadableError, extent, require_extent
 
 # The names under which kernels take the two words of a seed, and beta.
 SEED_WORDS = ("key_low", "key_high")
@@ -27,8 +27,13 @@ def readable(value: Any) -> Any:
     if not isinstance(value, Tensor):
         return value
     plain = type(value).__torch_dispatch__ is Tensor.__torch_dispatch__
-    if not plain or value.dtype not in READ or value.layout is not torch.strided:
-        raise TypeError(
+    if (
+        not plain
+        or value.dtype not in READ
+        or value.layout is not torch.strided
+        or not torch._C._has_storage(value)
+    ):
+        raise UnreadableError(
             "the kernels read strided tensors of float64, float32, float16 or bfloat16; got a "
             f"{type(value).__name__} of {value.dtype}, {value.layout}"
         )

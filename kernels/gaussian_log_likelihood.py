@@ -12,6 +12,7 @@ import triton.language as tl
 from torch import Tensor
 
 from vae_fast._backends import Needs
+from vae_fast.kernels.arguments import readable
 from vae_fast.kernels.gaussian import (
     clamp,
     gate,
@@ -206,6 +207,18 @@ def squared_error_forward(
     event_dims: int,
 ) -> Tensor:  # [*batch]
     return _forward(x, mean, None, event_dims, NO_BOUNDS, True)
+
+
+def squared_error_backward(
+    gradient: Tensor,  # [*batch] of mean
+    x: Tensor,
+    mean: Tensor,
+    event_dims: int,
+    needs: Needs,
+) -> tuple[Tensor | None, ...]:
+    return gaussian_log_likelihood_backward(
+        -2 * readable(gradient), x, mean, None, event_dims, NO_BOUNDS, (*needs, False)
+    )[:2]
 
 
 @replayed

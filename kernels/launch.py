@@ -144,7 +144,7 @@ def upstream(gradient: Tensor | None, *counts: int) -> tuple[Tensor | None, int]
 
 # The form of a gradient by what its input has one element for (``_broadcast``).
 GRADIENT_FORMS = {_broadcast.FULL: FULL, _broadcast.ROW: ROW, _broadcast.COLUMN: COLUMN,
-                  _broadcast.TOTAL: SCALAR}  # fmt: skip
+                  _broadcast.TOTAL: SCALAR, None: ABSENT}  # fmt: skip
 
 
 def gradient_forms(
@@ -156,14 +156,15 @@ def gradient_forms(
     rows, cols = math.prod(shape[:split]), math.prod(shape[split:])
     counts = {FULL: rows * cols, HALF: rows * cols, ROW: rows, COLUMN: cols, SCALAR: 1}
 
-    def form(tensor: Tensor | None, need: bool | int | Tensor) -> int:
+    def form(tensor: Tensor | None, need: bool | Tensor) -> int:
         if tensor is None or need is False:
             return ABSENT
-        found = HALF if isinstance(need, Tensor) else GRADIENT_FORMS[need]
-        if tensor.numel() != counts[found]:
-            raise ValueError(
-                f"a gradient of {counts[found]} elements was to be made for an input of "
-                f"{tensor.numel()}"
+        found = HALF
+        if need is True:
+            found = GRADIENT_FORMS[_broadcast.reduction(tensor.shape, shape, event_dims)]
+        if tensor.numel() != counts.get(found):
+            raise TypeError(
+                f"the kernels do not sum to the shape {tuple(tensor.shape)} beside {tuple(shape)}"
             )
         return found
 
@@ -259,7 +260,7 @@ class Call:
         return partial
 
     def gradient(
-        self, tensor: Tensor | None, form: int, need: bool | int | Tensor
+        self, tensor: Tensor | None, form: int, need: bool | Tensor
     ) -> tuple[Tensor | None, Tensor | None]:
         """The gradient of ``tensor``, and where the kernel leaves it or its parts."""
         if tensor is None or form == ABSENT:

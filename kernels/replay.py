@@ -18,7 +18,7 @@ from typing import Any, NamedTuple, ParamSpec, TypeVar, cast
 import torch
 from torch import Tensor
 
-from vae_fast._storage import extent, require_extent
+from vae_fast._storage import extent, is_plain, require_extent
 from vae_fast.kernels.arguments import (
     BETA,
     SEED_WORDS,
@@ -215,6 +215,8 @@ def replayed(op: Callable[P, R]) -> Callable[P, R]:
         key: list[Any] = []
         for place, value in enumerate(arguments):
             if isinstance(value, Tensor):
+                if not is_plain(value):
+                    readable(value)  # an error says why it is not
                 pointer = value.data_ptr()
                 tensors.append(value)
                 pointers.append(pointer)

@@ -9,7 +9,7 @@ import triton.language as tl
 from torch import Tensor
 
 from vae_fast._backends import Needs
-from vae_fast.kernels.gaussian import add_score, clamp, gate, score_grad_mean
+from vae_fast.kernels.gaussian import add_score, clamp, gate, score_grad_mean, unless_zero
 from vae_fast.kernels.launch import ROW as ROW_
 from vae_fast.kernels.launch import Call, gradient_forms, upstream
 from vae_fast.kernels.noise import KEY_SIZES, Noise, load_key, noise_of_tile
@@ -36,10 +36,11 @@ class ScoreForms(NamedTuple):
 
 @triton.jit
 def score_function_bwd_tile(
-    p_weight, p_logvar, p_eps, outputs, sums, logvar_stride, key, first, at, tile, rows, cols,
-    samples,
-    FORM: tl.constexpr, GRADS: tl.constexpr, UPSTREAM: tl.constexpr, NOISE: tl.constexpr,
-    LOW: tl.constexpr, HIGH: tl.constexpr, MASKED: tl.constexpr, T: tl.constexpr,
+    p_upstream, p_weight, p_logvar, p_eps, outputs, sums, logvar_stride, key, first, at, tile,
+    rows, cols, samples,
+    FORM: tl.constexpr, GRADS: tl.constexpr, UPSTREAM: tl.constexpr, WEIGHT: tl.constexpr,
+    NOISE: tl.constexpr, LOW: tl.constexpr, HIGH: tl.constexpr, MASKED: tl.constexpr,
+    T: tl.constexpr,
 ):  # fmt: skip
     b_v = load(p_logvar, logvar_stride, at, 1, FORM, MASKED, T)
     v = clamp(b_v, LOW, HIGH)
@@ -49,7 +50,8 @@ def score_function_bwd_tile(
     for sample in range(samples):
         there = plane(sample, rows, cols, T) + place
         eps = noise_of_tile(p_eps, there, key, first, sample, at, cols, NOISE, MASKED, T)
-        c = load_sample_rows(p_weight, sample, rows, at, UPSTREAM, T)
+        g = load_sample_rows(p_upstream, sample, rows, at, UPSTREAM, T)
+        c = g * unless_zero(g, load_sample_rows(p_weight, sample, rows, at, WEIGHT, T))
         grad_m, grad_v = add_score(c, eps, grad_m, grad_v)
     grad_m = score_grad_mean(grad_m, v)
     grad_v = gate(b_v, v, grad_v)
@@ -64,15 +66,15 @@ def score_function_bwd_tile(
     do_not_specialize_on_alignment=["samples", "row_tiles"],
 )
 def score_function_bwd_kernel(
-    p_weight,  # [L, N], or one value for all
+    p_upstream, p_weight,  # [L, N], or one value for all
     p_logvar,  # in the form FORM says
     p_eps,  # [L, N, D] where NOISE is GIVEN
     p_grad_mean, p_grad_logvar,  # as GRADS says
     rows, cols, tiles, row_tiles, samples,
     logvar_stride,
     p_seed, key_low, key_high, first,
-    FORM: tl.constexpr, GRADS: tl.constexpr, UPSTREAM: tl.constexpr, NOISE: tl.constexpr,
-    LOW: tl.constexpr, HIGH: tl.constexpr, T: tl.constexpr,
+    FORM: tl.constexpr, GRADS: tl.constexpr, UPSTREAM: tl.constexpr, WEIGHT: tl.constexpr,
+    NOISE: tl.constexpr, LOW: tl.constexpr, HIGH: tl.constexpr, T: tl.constexpr,
 ):  # fmt: skip
     pid = tl.program_id(0)
     rows, cols = rows.to(tl.int64), cols.to(tl.int64)
@@ -85,13 +87,15 @@ def score_function_bwd_kernel(
         at = locate(group * row_tiles + i, tile, rows, cols, first, T)
         if is_whole(at, rows, cols, T):
             sums = score_function_bwd_tile(
-                p_weight, p_logvar, p_eps, outputs, sums, logvar_stride, key, first, at, tile,
-                rows, cols, samples, FORM, GRADS, UPSTREAM, NOISE, LOW, HIGH, False, T,
+                p_upstream, p_weight, p_logvar, p_eps, outputs, sums, logvar_stride, key, first, at,
+                tile, rows, cols, samples, FORM, GRADS, UPSTREAM, WEIGHT, NOISE, LOW, HIGH,
+                False, T,
             )  # fmt: skip
         else:
             sums = score_function_bwd_tile(
-                p_weight, p_logvar, p_eps, outputs, sums, logvar_stride, key, first, at, tile,
-                rows, cols, samples, FORM, GRADS, UPSTREAM, NOISE, LOW, HIGH, True, T,
+                p_upstream, p_weight, p_logvar, p_eps, outputs, sums, logvar_stride, key, first, at,
+                tile, rows, cols, samples, FORM, GRADS, UPSTREAM, WEIGHT, NOISE, LOW, HIGH,
+                True, T,
             )  # fmt: skip
     at = locate(group * row_tiles, tile, rows, cols, first, T)
     store_sum(p_grad_logvar, sums[1], group, pid, at, cols, GRADS.logvar, T)
@@ -99,7 +103,8 @@ def score_function_bwd_kernel(
 
 @replayed
 def score_function_backward(
-    weight: Tensor,  # [*batch], behind num_samples where given
+    gradient: Tensor,  # of the signal: [*batch], behind num_samples where given
+    weight: Tensor,  # of the same shape
     mean: Tensor,  # [*batch, *event], of which shape and dtype matter
     logvar: Tensor,  # broadcastable to mean
     eps: Tensor | None,  # [*batch, *event], behind num_samples where given
@@ -118,11 +123,12 @@ def score_function_backward(
     noise = Noise(seed, row_offset * call.cols, mean.device, eps, samples * mean.numel())
     tiling = call.divide(noise_first=noise.first, noise_samples=samples)
     made = [call.gradient(*each) for each in zip((mean, logvar), grads, needs, strict=True)]
-    weight_rows, form = upstream(weight, samples * call.rows)
+    upstream_rows, form = upstream(gradient, samples * call.rows)
+    weights, weight_form = upstream(weight, samples * call.rows)
     call.run(
-        score_function_bwd_kernel, weight_rows, *call.tensors, noise.eps,
+        score_function_bwd_kernel, upstream_rows, weights, *call.tensors, noise.eps,
         *(place for _, place in made), call.rows, call.cols, call.tiles, call.row_tiles,
         num_samples or 1, *call.strides, *noise.arguments, *call.forms, grads, form,
-        noise.mode(tiling), *bounds, tiling,
+        weight_form, noise.mode(tiling), *bounds, tiling,
     )  # fmt: skip
     return tuple(gradient for gradient, _ in made)

@@ -52,7 +52,9 @@ def fake_backward(mean: Tensor, logvar: Tensor, x: Tensor, x_mean: Tensor, x_log
         *ops.sample_log_weights_backward(
             grad_z, ratio, ratio, *given, *noise, 0, bounds, True, needs, "triton"
         ),
-        *ops.score_function_backward(ratio, mean, logvar, *noise, bounds, [True, True], "triton"),
+        *ops.score_function_backward(
+            ratio, ratio, mean, logvar, *noise, bounds, [True, True], "triton"
+        ),
         *ops.gaussian_log_likelihood_backward(grad_kl, *decoder, 1, bounds, [True] * 3, "triton"),
         *ops.negative_elbo_backward(grad_kl, *decoder, "none", 1, bounds, [True] * 3, "triton"),
     )

@@ -8,11 +8,9 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from torch import Tensor
-
 # What an operand has one element for: each element of the call, a row, a column, or all together.
-# One more than in csrc/common/types.h: among ``_backends.Needs``, False is none, and True FULL.
-FULL, ROW, COLUMN, TOTAL = 1, 2, 3, 4
+# As in csrc/common/types.h.
+FULL, ROW, COLUMN, TOTAL = 0, 1, 2, 3
 
 
 def reduction(shape: Sequence[int], full: Sequence[int], event_dims: int) -> int | None:
@@ -36,21 +34,3 @@ def reduction(shape: Sequence[int], full: Sequence[int], event_dims: int) -> int
     if whole_batch and one_event:
         return ROW
     return None
-
-
-def reductions(
-    needs: Sequence[bool], inputs: Sequence[Tensor | None], full: Sequence[int], event_dims: int
-) -> tuple[bool | int, ...]:
-    """``needs``, each that is needed with what its input has one element for."""
-    made: list[bool | int] | None = None
-    for place, tensor in enumerate(inputs):
-        if needs[place] and tensor is not None and tensor.shape != full:
-            made = list(needs) if made is None else made
-            kind = reduction(tensor.shape, full, event_dims)
-            if kind is None:  # what the checks let through has been exchanged since
-                raise RuntimeError(
-                    f"a saved tensor has the shape {tuple(tensor.shape)} beside {tuple(full)}, "
-                    "which it had not before: a hook must unpack what was packed"
-                )
-            made[place] = kind
-    return tuple(needs) if made is None else tuple(made)

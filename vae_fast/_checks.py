@@ -27,18 +27,22 @@ def dtype(name: str, value: torch.dtype) -> None:
         raise TypeError(f"{name} must be float64, float32, float16 or bfloat16; got {value}")
 
 
-def tensor(name: str, value: object, device: torch.device | None = None) -> None:
-    """A strided floating-point tensor, on ``device`` where that is given."""
+def tensor(name: str, value: object, device: torch.device | None = None) -> torch.Size:
+    """A strided floating-point tensor, on ``device`` where that is given; its shape."""
     if not isinstance(value, Tensor):
         raise TypeError(f"{name} must be a torch.Tensor; got {type(value).__name__}")
     if value.dtype not in FLOATING:
         dtype(name, value.dtype)
     if value.layout is not torch.strided:
         raise TypeError(f"{name} must be a strided tensor; got layout {value.layout}")
-    if value.is_nested:
-        raise TypeError(f"{name} must be a tensor with one shape; got a nested one")
     if device is not None and value.device != device:
         raise ValueError(f"{name} must be on {device} like the others; got {value.device}")
+    try:
+        return value.shape
+    except RuntimeError:
+        if not value.is_nested:
+            raise
+    raise TypeError(f"{name} must be a tensor with one shape; got a nested one")
 
 
 def integer(
@@ -130,8 +134,7 @@ def row_offset(value: object, shape: torch.Size, event_dims: int) -> int:
 
 def halved(name: str, value: Tensor, dim: int) -> int:
     """``dim`` counted from the left, checked to be one of ``value`` that can be cut in two."""
-    tensor(name, value)
-    dims = value.dim()
+    dims = len(tensor(name, value))
     if dims == 0:
         raise ValueError(f"{name} must have at least one dimension; got none")
     dim = integer("dim", dim, -dims, dims - 1)
@@ -167,8 +170,7 @@ def broadcastable(
     What the kernels cannot read in place (a broadcast over some of the batch or event dimensions
     only) comes back expanded: a view, whose gradient autograd sums.
     """
-    tensor(name, value, device)
-    shape = value.shape
+    shape = tensor(name, value, device)
     if shape == full:
         return value
     broadcasts(name, value, full)
@@ -191,8 +193,7 @@ def gaussian(
     Returns the shape, device and event dimensions to use, and what ``broadcastable`` makes of the
     log-variance, the prior's mean and the prior's log-variance.
     """
-    tensor("mean", mean)
-    shape, device = mean.shape, mean.device
+    shape, device = tensor("mean", mean), mean.device
     dims = event_dims("mean", dims, shape)
     all_given = (mean, logvar, prior_mean, prior_logvar)
     logvar = broadcastable("logvar", logvar, shape, dims, device, all_given)
@@ -284,10 +285,10 @@ def noise_source(
     if seed_value is not None:
         seed_value = seed(seed_value)
     if eps is not None:
-        tensor("eps", eps, device)
+        given_shape = tuple(tensor("eps", eps, device))
         z_shape = tuple(shape) if num_samples is None else (num_samples, *shape)
-        if tuple(eps.shape) != z_shape:
-            raise ValueError(f"eps must have the shape of z, {z_shape}; got {tuple(eps.shape)}")
+        if given_shape != z_shape:
+            raise ValueError(f"eps must have the shape of z, {z_shape}; got {given_shape}")
         if eps.requires_grad:
             raise ValueError("eps must not require a gradient: it is noise; got requires_grad=True")
     if generator is not None:

@@ -13,12 +13,21 @@ from torch import Tensor
 PLAIN = (Tensor, torch.nn.Parameter, torch.nn.Buffer)
 
 
+class UnreadableError(TypeError):
+    """Kernels cannot read a tensor, for what it is; plain PyTorch may."""
+
+
+def is_plain(tensor: Tensor) -> bool:
+    """Whether its memory is its own. Nothing else tells of what a vmap of older kind maps over."""
+    return type(tensor) in PLAIN and torch._C._has_storage(tensor)
+
+
 def require_memory(*tensors: Tensor | None) -> None:
     """TypeError for a tensor that ends behind its memory."""
     if torch.compiler.is_dynamo_compiling():
         return
     for tensor in tensors:
-        if tensor is None or type(tensor) not in PLAIN or not torch._C._has_storage(tensor):
+        if tensor is None or not is_plain(tensor):
             continue
         held = tensor.untyped_storage().nbytes()
         end = tensor.storage_offset() * tensor.itemsize + extent(tensor)

@@ -33,8 +33,7 @@ inline KLControl control_of(const pybind11::tuple& control) {
   return {number(control, 0), number(control, 1), number(control, 2)};
 }
 
-// Of each gradient: False where it is not needed, else one more than the number of the Reduction by
-// which it is made (_broadcast.py), or the tensor that it goes to.
+// Of each gradient: whether it is needed, or the tensor that it goes to.
 inline bool needed(const pybind11::tuple& needs, int index) {
   return PyTuple_GET_ITEM(needs.ptr(), index) != Py_False;
 }
@@ -84,11 +83,8 @@ struct NewGradients {
                         const Frame& frame) {
     if (!input.given() || !needed(needs, index)) return {};
     const pybind11::handle need = PyTuple_GET_ITEM(needs.ptr(), index);
-    if (!PyLong_Check(need.ptr()))
-      return as_gradient(pybind11::reinterpret_borrow<pybind11::object>(need), frame);
-    const long number = PyLong_AsLong(need.ptr()) - 1;
-    if (number < 0 || number > 3) throw pybind11::value_error("no such reduction of a gradient");
-    return make_gradient(input, frame, static_cast<Reduction>(number));
+    if (need.ptr() == Py_True) return make_gradient(input, frame);
+    return as_gradient(pybind11::reinterpret_borrow<pybind11::object>(need), frame);
   }
 };
 

@@ -2,7 +2,8 @@
 // nothing of them; outputs are made here.
 //
 // Nothing here needs Torch's headers, so one build serves every version of it (tensors.h).
-// Arguments have been checked in vae_fast.functional; the GIL is released while a kernel runs.
+// Arguments have been checked in vae_fast.functional; the GIL is released while a kernel runs that
+// may take long.
 
 #include "bindings/arguments.h"
 #include "common/philox.h"
@@ -38,10 +39,27 @@ GaussianGradients outputs(const NewGradients& made) {
   return {made.mean.output, made.logvar.output, made.prior_mean.output, made.prior_logvar.output};
 }
 
+// Elements of a call for which it takes 10 us at most: to release the GIL would cost a tenth of
+// that, and nobody waits for it so long.
+constexpr int64_t kShort = 1 << 14;
+
+int64_t elements(const ImportanceWeightedELBOArgs& args) { return args.samples * args.rows; }
 template <class Args>
-void launch(void (*Kernels::*kernel)(const Args&, int, bool), const Args& args, int threads,
-            bool wide) {
-  const py::gil_scoped_release released;
+auto elements(const Args& args) -> decltype(args.samples * args.shape.rows) {
+  return args.samples * args.shape.rows * args.shape.cols;
+}
+int64_t elements(const GaussianKLArgs& args) { return args.shape.rows * args.shape.cols; }
+int64_t elements(const GaussianKLBackwardArgs& args) { return args.shape.rows * args.shape.cols; }
+int64_t elements(const LogLikelihoodArgs& args) { return args.shape.rows * args.shape.cols; }
+int64_t elements(const LogLikelihoodBackwardArgs& args) {
+  return args.shape.rows * args.shape.cols;
+}
+
+template <class Args>
+void launch(void (*Kernels::*kernel)(const Args&, int, bool), const Args& args, bool wide) {
+  const int threads = num_threads();
+  std::optional<py::gil_scoped_release> released;
+  if (elements(args) > kShort) released.emplace();
   (kernels().*kernel)(args, threads, wide);
 }
 
@@ -74,8 +92,7 @@ uint64_t cuda_draw(uint64_t seed, uint64_t offset) {
   return static_cast<uint64_t>(words[0]) << 32 | words[1];
 }
 
-void noise(Object eps, Samples samples, int event_dims, Object seed, Object row_offset,
-           int threads) {
+void noise(Object eps, Samples samples, int event_dims, Object seed, Object row_offset) {
   const TensorView view = read(eps);
   const int lead = samples ? 1 : 0;
   const Frame frame{view.sizes + lead, view.dims - lead, event_dims};
@@ -84,13 +101,13 @@ void noise(Object eps, Samples samples, int event_dims, Object seed, Object row_
                    samples.value_or(1),
                    noise_of(seed, row_offset),
                    {view.data, view.dtype, Reduction::full}},
-         threads, view.is_double());
+         view.is_double());
 }
 
 py::tuple sample_kl_forward(Object mean, Object logvar, Object prior_mean, Object prior_logvar,
                             Object eps, Object seed, Samples samples, int event_dims,
                             Object row_offset, const py::tuple& bounds, const py::tuple& control,
-                            bool return_dims, int threads) {
+                            bool return_dims) {
   const Gaussian in(mean, logvar, prior_mean, prior_logvar, event_dims);
   const DType dtype = compute_dtype(in.wide());
   const TensorView noise = read(eps);
@@ -101,7 +118,7 @@ py::tuple sample_kl_forward(Object mean, Object logvar, Object prior_mean, Objec
          SampleKLArgs{in.frame.shape(), samples.value_or(1), inputs(in, bounds),
                       operand(noise, in.count(samples)), noise_of(seed, row_offset),
                       control_of(control), z.output, kl.output, dims.output},
-         threads, in.wide());
+         in.wide());
   return py::make_tuple(z.tensor, kl.tensor, dims.tensor);
 }
 
@@ -109,7 +126,7 @@ py::tuple sample_kl_backward(Object grad_z, Object grad_kl, Object grad_dims, Ob
                              Object logvar, Object prior_mean, Object prior_logvar, Object eps,
                              Object seed, Samples samples, int event_dims, Object row_offset,
                              const py::tuple& bounds, const py::tuple& control,
-                             const py::tuple& needs, int threads) {
+                             const py::tuple& needs) {
   const Gaussian in(mean, logvar, prior_mean, prior_logvar, event_dims);
   const NewGradients gradients(in, needs);
   if (grad_z.is_none() && grad_kl.is_none() && grad_dims.is_none()) return gradients.zeros();
@@ -123,24 +140,23 @@ py::tuple sample_kl_backward(Object grad_z, Object grad_kl, Object grad_dims, Ob
                            KLUpstream{operand(by_kl, in.frame.shape().rows),
                                       operand(by_dims, in.frame.shape().cols), control_of(control)},
                            outputs(gradients)},
-      threads, in.wide());
+      in.wide());
   return gradients.tensors();
 }
 
 py::object gaussian_kl_forward(Object mean, Object logvar, Object prior_mean, Object prior_logvar,
-                               int event_dims, const py::tuple& bounds, const py::tuple& control,
-                               int threads) {
+                               int event_dims, const py::tuple& bounds, const py::tuple& control) {
   const Gaussian in(mean, logvar, prior_mean, prior_logvar, event_dims);
   const NewTensor kl = make_rows(in.frame, compute_dtype(in.wide()));
   launch(&Kernels::gaussian_kl_forward,
          GaussianKLArgs{in.frame.shape(), inputs(in, bounds), control_of(control), kl.output},
-         threads, in.wide());
+         in.wide());
   return kl.tensor;
 }
 
 py::tuple gaussian_kl_backward(Object grad_kl, Object mean, Object logvar, Object prior_mean,
                                Object prior_logvar, int event_dims, const py::tuple& bounds,
-                               const py::tuple& control, const py::tuple& needs, int threads) {
+                               const py::tuple& control, const py::tuple& needs) {
   const Gaussian in(mean, logvar, prior_mean, prior_logvar, event_dims);
   const NewGradients gradients(in, needs);
   const TensorView by_kl = read(grad_kl);
@@ -149,14 +165,14 @@ py::tuple gaussian_kl_backward(Object grad_kl, Object mean, Object logvar, Objec
              in.frame.shape(), inputs(in, bounds),
              KLUpstream{operand(by_kl, in.frame.shape().rows), {}, control_of(control)},
              outputs(gradients)},
-         threads, in.wide());
+         in.wide());
   return gradients.tensors();
 }
 
 py::tuple sample_log_weights_forward(Object mean, Object logvar, Object prior_mean,
                                      Object prior_logvar, Object eps, Object seed, Samples samples,
                                      int event_dims, Object row_offset, uint32_t sample_offset,
-                                     const py::tuple& bounds, int threads) {
+                                     const py::tuple& bounds) {
   const Gaussian in(mean, logvar, prior_mean, prior_logvar, event_dims);
   const TensorView noise = read(eps);
   const NewTensor z = make_samples(in.frame, in.mean.dtype, samples);
@@ -166,7 +182,7 @@ py::tuple sample_log_weights_forward(Object mean, Object logvar, Object prior_me
       SampleLogWeightsArgs{in.frame.shape(), samples.value_or(1), inputs(in, bounds),
                            operand(noise, in.count(samples)),
                            noise_of(seed, row_offset, sample_offset), z.output, log_ratio.output},
-      threads, in.wide());
+      in.wide());
   return py::make_tuple(z.tensor, log_ratio.tensor);
 }
 
@@ -175,7 +191,7 @@ py::tuple sample_log_weights_backward(Object grad_z, Object grad_log_ratio, Obje
                                       Object prior_logvar, Object eps, Object seed, Samples samples,
                                       int event_dims, Object row_offset, uint32_t sample_offset,
                                       const py::tuple& bounds, bool path_only,
-                                      const py::tuple& needs, int threads) {
+                                      const py::tuple& needs) {
   const Gaussian in(mean, logvar, prior_mean, prior_logvar, event_dims);
   const NewGradients gradients(in, needs);
   if (grad_z.is_none() && grad_log_ratio.is_none()) return gradients.zeros();
@@ -187,12 +203,12 @@ py::tuple sample_log_weights_backward(Object grad_z, Object grad_log_ratio, Obje
              operand(noise, in.count(samples)), noise_of(seed, row_offset, sample_offset),
              operand(by_z, in.count(samples)), operand(by_ratio, in.rows(samples)),
              operand(weight, in.rows(samples)), path_only, outputs(gradients)},
-         threads, in.wide());
+         in.wide());
   return gradients.tensors();
 }
 
 // log_weights: [K, *batch], contiguous, float32 or float64.
-py::tuple importance_weighted_elbo_forward(Object log_weights, int threads) {
+py::tuple importance_weighted_elbo_forward(Object log_weights) {
   const TensorView in = read(log_weights);
   const Frame frame{in.sizes + 1, in.dims - 1, 0};
   const NewTensor bound = make_rows(frame, in.dtype);
@@ -200,39 +216,45 @@ py::tuple importance_weighted_elbo_forward(Object log_weights, int threads) {
   launch(&Kernels::importance_weighted_elbo_forward,
          ImportanceWeightedELBOArgs{in.sizes[0], frame.shape().rows, operand(in, in.count()),
                                     bound.output, weights.output},
-         threads, in.is_double());
+         in.is_double());
   return py::make_tuple(bound.tensor, weights.tensor);
 }
 
-py::tuple score_function_backward(Object weight, Object mean, Object logvar, Object eps,
-                                  Object seed, Samples samples, int event_dims, Object row_offset,
-                                  const py::tuple& bounds, const py::tuple& needs, int threads) {
+py::tuple score_function_backward(Object grad, Object weight, Object mean, Object logvar,
+                                  Object eps, Object seed, Samples samples, int event_dims, Object row_offset,
+                                  const py::tuple& bounds, const py::tuple& needs) {
   const Gaussian in(mean, logvar, py::none(), py::none(), event_dims);
   const NewGradients gradients(in, needs);
-  const TensorView noise = read(eps), weights = read(weight);
+  const TensorView noise = read(eps), upstream = read(grad), weights = read(weight);
   launch(&Kernels::score_function_backward,
          ScoreFunctionArgs{in.frame.shape(), samples.value_or(1), inputs(in, bounds),
                            operand(noise, in.count(samples)), noise_of(seed, row_offset),
+                           operand(upstream, in.rows(samples)),
                            operand(weights, in.rows(samples)), gradients.mean.output,
                            gradients.logvar.output},
-         threads, in.wide());
+         in.wide());
   return py::make_tuple(gradients.mean.tensor, gradients.logvar.tensor);
 }
 
 template <void (*Kernels::*kKernel)(const LogLikelihoodArgs&, int, bool)>
-py::object row_value(Object x, Object mean, Object logvar, int event_dims, const py::tuple& bounds,
-                     int threads) {
+py::object row_value(Object x, Object mean, Object logvar, int event_dims, const py::tuple& bounds) {
   const Likelihood in(x, mean, logvar, event_dims);
   const NewTensor value = make_rows(in.frame, compute_dtype(in.wide()));
-  launch(kKernel, LogLikelihoodArgs{in.frame.shape(), inputs(in, bounds), value.output}, threads,
+  launch(kKernel, LogLikelihoodArgs{in.frame.shape(), inputs(in, bounds), value.output},
          in.wide());
   return value.tensor;
+}
+
+// Without a log-variance there is nothing to clamp.
+py::object squared_error_forward(Object x, Object mean, int event_dims) {
+  return row_value<&Kernels::squared_error_forward>(x, mean, py::none(), event_dims,
+                                                    py::make_tuple(0.0, 0.0));
 }
 
 // grad: [*samples, *batch], and multiplied by scale. In float64, all is computed in it.
 py::tuple gaussian_log_likelihood_backward(Object grad, double scale, Object x, Object mean,
                                            Object logvar, int event_dims, const py::tuple& bounds,
-                                           const py::tuple& needs, int threads) {
+                                           const py::tuple& needs) {
   const Likelihood in(x, mean, logvar, event_dims);
   const TensorView upstream = read(grad);
   const bool wide = in.wide() || upstream.is_double();
@@ -245,13 +267,13 @@ py::tuple gaussian_log_likelihood_backward(Object grad, double scale, Object x, 
                                    operand(upstream, in.frame.shape().rows),
                                    scale,
                                    {grad_x.output, grad_mean.output, grad_logvar.output}},
-         threads, wide);
+         wide);
   return py::make_tuple(grad_x.tensor, grad_mean.tensor, grad_logvar.tensor);
 }
 
 py::tuple negative_elbo_forward(Object x, Object mean, Object logvar, Object kl, double beta,
                                 int reduction, int event_dims, const py::tuple& bounds,
-                                const py::tuple& needs, int threads) {
+                                const py::tuple& needs) {
   const Likelihood in(x, mean, logvar, event_dims);
   const TensorView divergence = read(kl);
   const auto how = static_cast<LossReduction>(reduction);
@@ -268,7 +290,7 @@ py::tuple negative_elbo_forward(Object x, Object mean, Object logvar, Object kl,
                           made.log_likelihood.output,
                           {{}, made.grad_mean.output, made.grad_logvar.output},
                           made.grad_kl.output},
-         threads, wide);
+         wide);
   return made.tensors();
 }
 
@@ -295,7 +317,7 @@ PYBIND11_MODULE(_C, m) {
   m.def("sample_log_weights_backward", &sample_log_weights_backward);
   m.def("importance_weighted_elbo_forward", &importance_weighted_elbo_forward);
   m.def("score_function_backward", &score_function_backward);
-  m.def("squared_error_forward", &row_value<&Kernels::squared_error_forward>);
+  m.def("squared_error_forward", &squared_error_forward);
   m.def("gaussian_log_likelihood_forward", &row_value<&Kernels::gaussian_log_likelihood_forward>);
   m.def("gaussian_log_likelihood_backward", &gaussian_log_likelihood_backward);
   m.def("negative_elbo_forward", &negative_elbo_forward);

@@ -1,5 +1,6 @@
 #include "bindings/tensors.h"
 
+#include <algorithm>
 #include <cstring>
 #include <optional>
 #include <string>
@@ -18,10 +19,12 @@ struct Connection {
   PyObject* refuse = nullptr;
   PyObject* plain_types = nullptr;
   PyObject* no_dispatch = nullptr;  // __torch_dispatch__ of a type whose tensors are plain memory
-  PyObject* is_neg = nullptr;       // names of methods
+  PyObject* num_threads = nullptr;
+  PyObject* reduction = nullptr;
+  PyObject* is_neg = nullptr;  // methods of the first plain type
   PyObject* resolve_neg = nullptr;
   PyObject* untyped_storage = nullptr;
-  PyObject* data_ptr = nullptr;
+  PyObject* data_ptr = nullptr;  // of a storage
   int64_t large = 0;
 };
 Connection connection;
@@ -33,9 +36,16 @@ py::object checked(PyObject* made) {
   return py::reinterpret_steal<py::object>(made);
 }
 
-[[noreturn]] void refuse(const py::object& tensor, const char* reason) {
-  py::handle(connection.refuse)(tensor, reason);
+py::object call(PyObject* method, const py::object& self) {
+  return checked(PyObject_CallOneArg(method, self.ptr()));
+}
+
+[[noreturn]] void refuse(const py::object& tensor, const char* reason, bool fits = true) {
+  py::handle(connection.refuse)(tensor, reason, fits);
   throw py::value_error(reason);  // not reached: the function raises
+}
+[[noreturn]] void refuse_beside(const py::object& tensor, const char* reason) {
+  refuse(tensor, reason, false);
 }
 
 bool is_plain(const py::object& tensor) {
@@ -73,8 +83,7 @@ dlpack::Tensor described(const py::object& tensor) {
 
 // Whether the memory is as large as the view says: it may have been freed or cut under it.
 bool has_memory(const py::object& tensor, const dlpack::Tensor& view) {
-  const py::object storage =
-      checked(PyObject_CallMethodNoArgs(tensor.ptr(), connection.untyped_storage));
+  const py::object storage = call(connection.untyped_storage, tensor);
   const Py_ssize_t bytes = PyObject_Size(storage.ptr());
   if (bytes < 0) throw py::error_already_set();
   int64_t last = 1;  // elements from the first one on
@@ -84,7 +93,7 @@ bool has_memory(const py::object& tensor, const dlpack::Tensor& view) {
   }
   const int64_t size = view.dtype.bits / 8;
   if (view.data == nullptr || last * size > bytes) return false;
-  const py::object start = checked(PyObject_CallMethodNoArgs(storage.ptr(), connection.data_ptr));
+  const py::object start = call(connection.data_ptr, storage);
   const auto offset = reinterpret_cast<uintptr_t>(view.data) + view.byte_offset -
                       PyLong_AsUnsignedLongLong(start.ptr());
   return offset + static_cast<uintptr_t>(last * size) <= static_cast<uintptr_t>(bytes);
@@ -138,24 +147,35 @@ py::tuple shape_of(const int64_t* sizes, int dims) {
 }
 
 bool connect(const py::capsule& table, py::object make_large, int64_t large, py::tuple plain_types,
+             const py::object& storage, py::object num_threads, py::object reduction,
              py::object refuse) {
   auto* found = static_cast<const dlpack::ExchangeTable*>(
       PyCapsule_GetPointer(table.ptr(), "dlpack_exchange_api"));
   if (found == nullptr) throw py::error_already_set();
   while (found != nullptr && found->version.major != dlpack::kMajorVersion) found = found->older;
   if (found == nullptr || found->from_object == nullptr) return false;
-  py::object no_dispatch = plain_types[0].attr("__torch_dispatch__");
+  const auto method = [](const py::object& type, const char* name) {
+    return py::object(type.attr(name)).release().ptr();
+  };
+  const py::object tensor = plain_types[0];
   connection = {found,
                 make_large.release().ptr(),
                 refuse.release().ptr(),
                 plain_types.release().ptr(),
-                no_dispatch.release().ptr(),
-                PyUnicode_InternFromString("is_neg"),
-                PyUnicode_InternFromString("resolve_neg"),
-                PyUnicode_InternFromString("untyped_storage"),
-                PyUnicode_InternFromString("data_ptr"),
+                method(tensor, "__torch_dispatch__"),
+                num_threads.release().ptr(),
+                reduction.release().ptr(),
+                method(tensor, "is_neg"),
+                method(tensor, "resolve_neg"),
+                method(tensor, "untyped_storage"),
+                method(storage, "data_ptr"),
                 large};
   return true;
+}
+
+int num_threads() {
+  const py::object count = checked(PyObject_CallNoArgs(connection.num_threads));
+  return static_cast<int>(PyLong_AsLong(count.ptr()));
 }
 
 void* current_stream(Device device) {
@@ -174,9 +194,8 @@ TensorView read_as(const py::object& tensor, bool seed) {
   if (!is_plain(tensor)) refuse(tensor, "its type is not plain memory");
   view.tensor = tensor;
   // DLPack does not tell of views whose memory holds the negated values.
-  const py::object negated = checked(PyObject_CallMethodNoArgs(tensor.ptr(), connection.is_neg));
-  if (negated.ptr() == Py_True)
-    view.tensor = checked(PyObject_CallMethodNoArgs(tensor.ptr(), connection.resolve_neg));
+  if (call(connection.is_neg, tensor).ptr() == Py_True)
+    view.tensor = call(connection.resolve_neg, tensor);
   dlpack::Tensor given = described(view.tensor);
   if (given.dims > kMaxDims + 1)
     refuse(tensor, "it has more than 64 dimensions, and one of samples");
@@ -216,17 +235,17 @@ void require_broadcastable(const TensorView& tensor, const Frame& frame) {
   for (int d = 0; fits && d < tensor.dims; ++d)
     fits = tensor.sizes[d] == 1 || tensor.sizes[d] == frame.sizes[lead + d];
   if (!fits)
-    refuse(tensor.tensor, "its shape does not broadcast to the call's, or its device is another");
+    refuse_beside(tensor.tensor, "its shape does not broadcast to the call's, or its device is another");
 }
 
 void require_count(const TensorView& tensor, int64_t count, Device device) {
   if (tensor.given() && (tensor.count() != count || !(tensor.device == device)))
-    refuse(tensor.tensor, "its number of elements, or its device, is not that of the call");
+    refuse_beside(tensor.tensor, "its number of elements, or its device, is not that of the call");
 }
 
 void require_dtype(const TensorView& tensor, DType dtype) {
   if (tensor.given() && tensor.dtype != dtype)
-    refuse(tensor.tensor, "the call computes in another dtype");
+    refuse_beside(tensor.tensor, "the call computes in another dtype");
 }
 
 Operand operand(const TensorView& tensor, const Frame& frame) {
@@ -294,7 +313,21 @@ NewTensor make_samples(const Frame& frame, DType dtype, std::optional<int64_t> s
   return make_behind(frame, frame.dims, dtype, samples, Reduction::full);
 }
 
-NewTensor make_gradient(const TensorView& input, const Frame& frame, Reduction reduction) {
+namespace {
+
+Reduction reduction_of(const TensorView& input, const Frame& frame) {
+  if (input.dims == frame.dims && std::equal(input.sizes, input.sizes + input.dims, frame.sizes))
+    return Reduction::full;
+  const py::object found = py::handle(connection.reduction)(
+      shape_of(input.sizes, input.dims), shape_of(frame.sizes, frame.dims), frame.event_dims);
+  if (found.is_none()) refuse_beside(input.tensor, "kernels do not sum to its shape");
+  return static_cast<Reduction>(py::cast<int>(found));
+}
+
+}  // namespace
+
+NewTensor make_gradient(const TensorView& input, const Frame& frame) {
+  const Reduction reduction = reduction_of(input, frame);
   const Shape shape = frame.shape();
   const int64_t counts[] = {shape.rows * shape.cols, shape.rows, shape.cols, 1};  // by its number
   require_count(input, counts[static_cast<int>(reduction)], frame.device);
@@ -304,7 +337,7 @@ NewTensor make_gradient(const TensorView& input, const Frame& frame, Reduction r
 NewTensor as_gradient(py::object tensor, const Frame& frame) {
   const TensorView view = read(tensor);
   require_count(view, product(frame.sizes, frame.dims), frame.device);
-  if (view.dims != frame.dims) refuse(tensor, "its shape is not that of the call");
+  if (view.dims != frame.dims) refuse_beside(tensor, "its shape is not that of the call");
   int64_t row_gap = 0;
   for (int d = frame.dims - frame.event_dims - 1; d >= 0; --d) {
     if (frame.sizes[d] == 1) continue;

@@ -11,11 +11,15 @@
 namespace vae_fast {
 
 // Where tensors come from: the capsule of torch.Tensor's table; who makes those of at least `large`
-// bytes, as function(sizes, code of the dtype); the types whose tensors are plain memory; and who
-// raises the error of a tensor that cannot be read, as function(tensor, reason). Called once, when
-// the backend is imported; false: the table is of a version that is not known here.
+// bytes, as function(sizes, code of the dtype); the types whose tensors are plain memory, and that
+// of their storages; who tells how many threads to use; what an operand has one element for, as
+// function(shape, full shape, event_dims); and who raises the error of a tensor that cannot be read,
+// or does not fit the others, as function(tensor, reason, fits). Called once, when the backend is
+// imported; false: the table is of a version that is not known here.
 bool connect(const pybind11::capsule& table, pybind11::object make_large, int64_t large,
-             pybind11::tuple plain_types, pybind11::object refuse);
+             pybind11::tuple plain_types, const pybind11::object& storage,
+             pybind11::object num_threads, pybind11::object reduction, pybind11::object refuse);
+int num_threads();
 
 int64_t product(const int64_t* sizes, int dims);
 pybind11::tuple shape_of(const int64_t* sizes, int dims);
@@ -78,9 +82,8 @@ NewTensor make_bytes(int64_t count, Device device);  // whose dtype says nothing
 NewTensor make_rows(const Frame& frame, DType dtype, std::optional<int64_t> samples = {});
 NewTensor make_columns(const Frame& frame, DType dtype);
 NewTensor make_samples(const Frame& frame, DType dtype, std::optional<int64_t> samples);
-// A gradient: what an input of this shape gets of the values at the elements, by this reduction.
-// One of another size than the reduction gives is refused.
-NewTensor make_gradient(const TensorView& input, const Frame& frame, Reduction reduction);
+// A gradient: what an input of this shape gets of the values at the elements.
+NewTensor make_gradient(const TensorView& input, const Frame& frame);
 // The gradient that `tensor` is to be: of the frame's shape, its rows whole and evenly apart.
 NewTensor as_gradient(pybind11::object tensor, const Frame& frame);
 void fill_zero(const NewTensor& tensor);

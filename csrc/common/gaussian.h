@@ -120,7 +120,9 @@ struct Score {
   T linear;  // of c eps
   T excess;  // of c (eps^2 - 1)
 
-  VF_FN void add(T c, T given_eps) {
+  // Of a sample: what arrives from above, its weight, and its noise.
+  VF_FN void add(T g, T weight, T given_eps) {
+    const T c = g * unless_zero(g, weight);
     const T eps = unless_zero(c, given_eps);
     linear = math::fma(c, eps, linear);
     excess = math::fma(c, math::fma(eps, eps, T(-1.0f)), excess);

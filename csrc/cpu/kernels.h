@@ -112,7 +112,7 @@ struct ScoreFunctionArgs {
   GaussianInputs inputs;  // mean for its dtype only, and no prior
   Operand eps;            // [L, N, D]; null: made from noise
   Noise noise;
-  Operand weight;                 // [L, N]
+  Operand upstream, weight;       // [L, N]
   Output grad_mean, grad_logvar;  // [N, D], or a sum of it
 };
 

@@ -14,16 +14,17 @@ void backward(const ScoreFunctionArgs& args, int threads) {
   Sink<T> mean(args.grad_mean, tiling), logvar(args.grad_logvar, tiling);
   const bool by_column = mean.by_column() || logvar.by_column();
   for_each_tile(tiling, threads, by_column, [&](const Tile& tile, int64_t group) {
-    Buffer<T> linear, excess, weights, raw_buffer, buffers[2];
+    Buffer<T> linear, excess, upstreams, weights, raw_buffer, buffers[2];
     NoiseBuffer<T> noise;
     for (int64_t sample = 0; sample < args.samples; ++sample) {
       const T* eps = noise_of(args, sample, tile, noise);
       const Tile place = tiling.of_sample(tile, sample);
+      const T* upstream = read_rows(args.upstream, place, args.shape.cols, upstreams.data);
       const T* weight = read_rows(args.weight, place, args.shape.cols, weights.data);
       for_each_vector<T>(tile.count, [&](int i, int lanes) VF_INLINE {
         Score<Lanes<T>> score{Lanes<T>(T(0)), Lanes<T>(T(0))};
         if (sample > 0) score = {get(linear.data + i, lanes), get(excess.data + i, lanes)};
-        score.add(get(weight + i, lanes), get(eps + i, lanes));
+        score.add(get(upstream + i, lanes), get(weight + i, lanes), get(eps + i, lanes));
         put(linear.data + i, lanes, score.linear);
         put(excess.data + i, lanes, score.excess);
       });

@@ -203,6 +203,9 @@ inline void gather(const Operand& a, const S* data, int64_t start, int count, T*
     if (stride == 1) {
       if (ahead != 0) prefetch(data + offset + ahead, run);
       widen_run(data + offset, target, run);
+    } else if (stride == 0) {
+      const T value = to_compute<T>(data[offset]);
+      for (int i = 0; i < run; ++i) target[i] = value;
     } else {
       for (int i = 0; i < run; ++i) target[i] = to_compute<T>(data[offset + i * stride]);
     }

@@ -121,9 +121,9 @@ struct ImportanceArgs {
 
 struct ScoreFunctionArgs {
   Problem shape;
-  DType dtype;  // of the mean, which is not looked at
-  View weight;  // [L, N]
-  View logvar;  // [N, D]
+  DType dtype;            // of the mean, which is not looked at
+  View upstream, weight;  // [L, N]
+  View logvar;            // [N, D]
   LogVarBounds bounds;
   View eps;  // [L, N, D]; null: made from noise
   Noise noise;

@@ -37,13 +37,11 @@ class ScoreFunctionBody {
     fetch(span, logvar_);
     Score<T> score[P] = {};
     for (int64_t sample = 0; sample < args_.shape.samples; ++sample) {
-      const View& view = args_.weight;
-      const int64_t at = sample * view.sample_stride + row_ * view.row_stride;
-      const T weight = load_any<T>(view.data, view.dtype, at);
+      const T g = of_row(args_.upstream, sample), weight = of_row(args_.weight, sample);
       T eps[P];
       noise_.make(span, {sample, row_}, eps);
 #pragma unroll
-      for (int i = 0; i < P; ++i) score[i].add(weight, eps[i]);
+      for (int i = 0; i < P; ++i) score[i].add(g, weight, eps[i]);
     }
     T g_mean[P];
 #pragma unroll
@@ -61,6 +59,11 @@ class ScoreFunctionBody {
   }
 
  private:
+  __device__ __forceinline__ T of_row(const View& view, int64_t sample) const {
+    const int64_t at = sample * view.sample_stride + row_ * view.row_stride;
+    return load_any<T>(view.data, view.dtype, at);
+  }
+
   const ScoreFunctionArgs& args_;
   SampleNoise<F, ScoreFunctionArgs> noise_;
   Input<T, S, P, F::kAdjacent> logvar_;

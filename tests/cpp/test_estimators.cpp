@@ -80,6 +80,7 @@ void test_score_function(DType dtype, Shape shape, int threads) {
   const double tolerance = epsilon(dtype) * (1.0 + 0.1 * std::sqrt(static_cast<double>(n)));
   const Tensor mean(n, dtype, 31), logvar(shape.cols, dtype, 32), eps(samples * n, dtype, 33);
   const Tensor weight(samples * shape.rows, DType::float32, 34);
+  const Tensor upstream(samples * shape.rows, DType::float32, 35);
   const GaussianInputs inputs{
       mean.operand(), logvar.strided({shape.rows, shape.cols}, {0, 1}), {}, {}, {kLow, kHigh}};
   Tensor g_mean(n, dtype), g_logvar(shape.cols, dtype);
@@ -88,6 +89,7 @@ void test_score_function(DType dtype, Shape shape, int threads) {
                                      inputs,
                                      eps.operand(),
                                      {},
+                                     upstream.operand(),
                                      weight.operand(),
                                      g_mean.output(),
                                      g_logvar.output(Reduction::column)},
@@ -97,7 +99,8 @@ void test_score_function(DType dtype, Shape shape, int threads) {
     const int64_t row = i / shape.cols, d = i % shape.cols;
     double want = 0;
     for (int64_t sample = 0; sample < samples; ++sample) {
-      const double c = weight[sample * shape.rows + row], e = eps[sample * n + i];
+      const int64_t at = sample * shape.rows + row;
+      const double c = upstream[at] * weight[at], e = eps[sample * n + i];
       want += c * e * std::exp(-0.5 * clamp(logvar[d]));
       want_logvar[d] += gate(logvar[d], 0.5 * c * (e * e - 1.0));
     }

@@ -18,11 +18,12 @@ from torch.autograd import forward_ad
 
 from vae_fast.errors import BackendUnavailableError
 
-# Of each gradient: False where it is not needed, else what it has one element for, a number of
-# ``_broadcast``; or the tensor that it has to be written to.
-Needs = tuple[bool | int | Tensor, ...]
+# Of each gradient: whether it is needed, or the tensor that it has to be written to.
+Needs = tuple[bool | Tensor, ...]
 # In place of a backend's name: the reference's formulas, for someone who has to see through them.
 COMPOSED = "composed"
+# Whose calls are plain PyTorch to someone who traces or wraps them.
+SEEN_THROUGH = (COMPOSED, "reference")
 
 
 class BackendStatus(NamedTuple):

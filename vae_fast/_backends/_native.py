@@ -14,7 +14,8 @@ from torch import Tensor
 
 from vae_fast import memory
 from vae_fast._backends import Unavailable
-from vae_fast._storage import PLAIN
+from vae_fast._broadcast import reduction
+from vae_fast._storage import PLAIN, UnreadableError
 
 # As in csrc/common/types.h.
 DTYPE_CODES = {torch.float64: 0, torch.float32: 1, torch.float16: 2, torch.bfloat16: 3}
@@ -27,12 +28,12 @@ def _make_large(shape: tuple[int, ...], code: int) -> Tensor:
     return memory.empty(shape, _DTYPES[code])
 
 
-def refuse(tensor: object, reason: str) -> None:
-    """Raises the error of a tensor that the kernels cannot read."""
+def refuse(tensor: object, reason: str, fits: bool = True) -> None:
+    """Raises the error of a tensor that kernels cannot read; or that does not fit the others."""
     what = type(tensor).__name__
     if isinstance(tensor, Tensor):
         what += f" of {tensor.dtype}, {tensor.layout}, on {tensor.device}"
-    raise TypeError(
+    raise (UnreadableError if fits else TypeError)(
         "the compiled kernels read strided tensors of float64, float32, float16 or bfloat16 whose "
         f"memory is there; got a {what}: {reason}"
     )
@@ -41,7 +42,10 @@ def refuse(tensor: object, reason: str) -> None:
 def connect(module: Any) -> Unavailable | None:
     """Tells ``module`` where tensors come from; what to say where that cannot be done."""
     table = getattr(Tensor, "__dlpack_c_exchange_api__", None)
-    if table is not None and module.connect(table, _make_large, memory.SMALLEST, PLAIN, refuse):
+    if table is not None and module.connect(
+        table, _make_large, memory.SMALLEST, PLAIN, torch.UntypedStorage, torch.get_num_threads,
+        reduction, refuse,
+    ):  # fmt: skip
         return None
     return Unavailable(
         f"torch {torch.__version__} has no DLPack exchange table of version 1, by which the "

@@ -9,14 +9,26 @@ from vae_fast import memory
 from vae_fast._backends import Needs, Unavailable, _native
 from vae_fast._backends._native import REDUCTION_CODES
 from vae_fast._backends.reference import compute_dtype
-from vae_fast._control import KLControl
 from vae_fast._storage import require_memory
 
 _C = _native.module
+_NO_BOUNDS = (0.0, 0.0)  # without a log-variance there is nothing to clamp
 
 
 def unavailable() -> Unavailable | None:
     return _native.missing
+
+
+if _C is not None:  # the functions that are the kernels themselves, and as those of ``reference``
+    sample_kl_forward = _C.sample_kl_forward
+    sample_kl_backward = _C.sample_kl_backward
+    gaussian_kl_forward = _C.gaussian_kl_forward
+    gaussian_kl_backward = _C.gaussian_kl_backward
+    sample_log_weights_forward = _C.sample_log_weights_forward
+    sample_log_weights_backward = _C.sample_log_weights_backward
+    score_function_backward = _C.score_function_backward
+    gaussian_log_likelihood_forward = _C.gaussian_log_likelihood_forward
+    squared_error_forward = _C.squared_error_forward
 
 
 def noise(
@@ -29,126 +41,8 @@ def noise(
     device: torch.device,
 ) -> Tensor:
     eps = memory.empty(shape if num_samples is None else (num_samples, *shape), dtype)
-    _C.noise(eps, num_samples, event_dims, seed, row_offset, torch.get_num_threads())
+    _C.noise(eps, num_samples, event_dims, seed, row_offset)
     return eps
-
-
-def sample_kl_forward(
-    mean: Tensor,
-    logvar: Tensor,
-    prior_mean: Tensor | None,
-    prior_logvar: Tensor | None,
-    eps: Tensor | None,
-    seed: int | Tensor | None,
-    num_samples: int | None,
-    event_dims: int,
-    row_offset: int,
-    bounds: tuple[float, float],
-    control: KLControl,
-    return_dims: bool,
-) -> tuple[Tensor, Tensor, Tensor | None]:
-    return _C.sample_kl_forward(
-        mean, logvar, prior_mean, prior_logvar, eps, seed, num_samples, event_dims, row_offset,
-        bounds, control, return_dims, torch.get_num_threads(),
-    )  # fmt: skip
-
-
-def sample_kl_backward(
-    grad_z: Tensor | None,
-    grad_kl: Tensor | None,
-    grad_dims: Tensor | None,
-    mean: Tensor,
-    logvar: Tensor,
-    prior_mean: Tensor | None,
-    prior_logvar: Tensor | None,
-    eps: Tensor | None,
-    seed: int | Tensor | None,
-    num_samples: int | None,
-    event_dims: int,
-    row_offset: int,
-    bounds: tuple[float, float],
-    control: KLControl,
-    needs: Needs,
-) -> tuple[Tensor | None, ...]:
-    return _C.sample_kl_backward(
-        grad_z, grad_kl, grad_dims, mean, logvar, prior_mean, prior_logvar, eps, seed, num_samples,
-        event_dims, row_offset, bounds, control, needs, torch.get_num_threads(),
-    )  # fmt: skip
-
-
-def gaussian_kl_forward(
-    mean: Tensor,
-    logvar: Tensor,
-    prior_mean: Tensor | None,
-    prior_logvar: Tensor | None,
-    event_dims: int,
-    bounds: tuple[float, float],
-    control: KLControl,
-) -> Tensor:
-    return _C.gaussian_kl_forward(
-        mean, logvar, prior_mean, prior_logvar, event_dims, bounds, control, torch.get_num_threads()
-    )
-
-
-def gaussian_kl_backward(
-    grad_kl: Tensor,
-    mean: Tensor,
-    logvar: Tensor,
-    prior_mean: Tensor | None,
-    prior_logvar: Tensor | None,
-    event_dims: int,
-    bounds: tuple[float, float],
-    control: KLControl,
-    needs: Needs,
-) -> tuple[Tensor | None, ...]:
-    return _C.gaussian_kl_backward(
-        grad_kl, mean, logvar, prior_mean, prior_logvar, event_dims, bounds, control, needs,
-        torch.get_num_threads(),
-    )  # fmt: skip
-
-
-def sample_log_weights_forward(
-    mean: Tensor,
-    logvar: Tensor,
-    prior_mean: Tensor | None,
-    prior_logvar: Tensor | None,
-    eps: Tensor | None,
-    seed: int | Tensor | None,
-    num_samples: int | None,
-    event_dims: int,
-    row_offset: int,
-    sample_offset: int,
-    bounds: tuple[float, float],
-) -> tuple[Tensor, Tensor]:
-    return _C.sample_log_weights_forward(
-        mean, logvar, prior_mean, prior_logvar, eps, seed, num_samples, event_dims, row_offset,
-        sample_offset, bounds, torch.get_num_threads(),
-    )  # fmt: skip
-
-
-def sample_log_weights_backward(
-    grad_z: Tensor | None,
-    grad_log_ratio: Tensor | None,
-    path_weight: Tensor | None,
-    mean: Tensor,
-    logvar: Tensor,
-    prior_mean: Tensor | None,
-    prior_logvar: Tensor | None,
-    eps: Tensor | None,
-    seed: int | Tensor | None,
-    num_samples: int | None,
-    event_dims: int,
-    row_offset: int,
-    sample_offset: int,
-    bounds: tuple[float, float],
-    path_only: bool,
-    needs: Needs,
-) -> tuple[Tensor | None, ...]:
-    return _C.sample_log_weights_backward(
-        grad_z, grad_log_ratio, path_weight, mean, logvar, prior_mean, prior_logvar, eps, seed,
-        num_samples, event_dims, row_offset, sample_offset, bounds, path_only, needs,
-        torch.get_num_threads(),
-    )  # fmt: skip
 
 
 def importance_weighted_elbo_forward(log_weights: Tensor) -> tuple[Tensor, Tensor]:
@@ -157,42 +51,15 @@ def importance_weighted_elbo_forward(log_weights: Tensor) -> tuple[Tensor, Tenso
     if log_weights.dtype is not compute or not log_weights.is_contiguous():
         require_memory(log_weights)
         log_weights = log_weights.to(compute).contiguous()
-    return _C.importance_weighted_elbo_forward(log_weights, torch.get_num_threads())
+    return _C.importance_weighted_elbo_forward(log_weights)
 
 
-def score_function_backward(
-    weight: Tensor,
-    mean: Tensor,
-    logvar: Tensor,
-    eps: Tensor | None,
-    seed: int | Tensor | None,
-    num_samples: int | None,
-    event_dims: int,
-    row_offset: int,
-    bounds: tuple[float, float],
-    needs: Needs,
+def squared_error_backward(
+    gradient: Tensor, x: Tensor, mean: Tensor, event_dims: int, needs: Needs
 ) -> tuple[Tensor | None, ...]:
-    return _C.score_function_backward(
-        weight, mean, logvar, eps, seed, num_samples, event_dims, row_offset, bounds, needs,
-        torch.get_num_threads(),
-    )  # fmt: skip
-
-
-def gaussian_log_likelihood_forward(
-    x: Tensor,
-    mean: Tensor,
-    logvar: Tensor | None,
-    event_dims: int,
-    bounds: tuple[float, float],
-) -> Tensor:
-    return _C.gaussian_log_likelihood_forward(
-        x, mean, logvar, event_dims, bounds, torch.get_num_threads()
-    )
-
-
-def squared_error_forward(x: Tensor, mean: Tensor, event_dims: int) -> Tensor:
-    no_bounds = (0.0, 0.0)  # without a log-variance there is nothing to clamp
-    return _C.squared_error_forward(x, mean, None, event_dims, no_bounds, torch.get_num_threads())
+    return gaussian_log_likelihood_backward(
+        gradient, x, mean, None, event_dims, _NO_BOUNDS, (*needs, False), -2.0
+    )[:2]
 
 
 def gaussian_log_likelihood_backward(
@@ -206,12 +73,12 @@ def gaussian_log_likelihood_backward(
     scale: float = 1.0,
 ) -> tuple[Tensor | None, ...]:
     """The gradients by x, mean and logvar for ``scale`` times what arrives."""
-    grad_x, *gradients = _C.gaussian_log_likelihood_backward(
-        grad_ll, scale, x, mean, logvar, event_dims, bounds, needs, torch.get_num_threads()
+    grad_x, *others = _C.gaussian_log_likelihood_backward(
+        grad_ll, scale, x, mean, logvar, event_dims, bounds, needs
     )
     if grad_x is not None and grad_x.shape != x.shape:  # the samples share x
         grad_x = grad_x.sum(0).to(x.dtype)
-    return grad_x, *gradients
+    return grad_x, *others
 
 
 def negative_elbo_forward(
@@ -230,8 +97,7 @@ def negative_elbo_forward(
     ``needs`` tells which, of mean, logvar and kl; none for the reduction "none".
     """
     return _C.negative_elbo_forward(
-        x, mean, logvar, kl, float(beta), REDUCTION_CODES[reduction], event_dims, bounds, needs,
-        torch.get_num_threads(),
+        x, mean, logvar, kl, float(beta), REDUCTION_CODES[reduction], event_dims, bounds, needs
     )  # fmt: skip
 
 

@@ -16,13 +16,13 @@ from torch import Tensor
 from vae_fast._backends import Needs, Unavailable, _cuda_status, _native, reference
 from vae_fast._backends._native import DTYPE_CODES, REDUCTION_CODES
 from vae_fast._backends.reference import compute_dtype
-from vae_fast._broadcast import FULL
 from vae_fast._control import KLControl
 from vae_fast._storage import require_memory
 
 _kernels: Any = getattr(_native.module, "cuda", None)
 
 Tensors = Sequence[Tensor | None]
+_NO_BOUNDS = (0.0, 0.0)  # without a log-variance there is nothing to clamp
 
 
 def unavailable() -> Unavailable | None:
@@ -70,7 +70,7 @@ def _returned(gradients: Tensors, tensors: Tensors) -> tuple[Tensor | None, ...]
 def _made(needs: Needs, converted: bool) -> Needs:
     """``needs`` without tensors to write to where the inputs, and so their gradients, are of a
     dtype that is converted."""
-    return tuple(FULL if isinstance(n, Tensor) else n for n in needs) if converted else needs
+    return tuple(need is not False for need in needs) if converted else needs
 
 
 def noise(
@@ -232,6 +232,7 @@ def importance_weighted_elbo_forward(log_weights: Tensor) -> tuple[Tensor, Tenso
 
 
 def score_function_backward(
+    gradient: Tensor,
     weight: Tensor,
     mean: Tensor,
     logvar: Tensor,
@@ -252,8 +253,8 @@ def score_function_backward(
     if eps is not None and eps.dtype is not like:
         eps = _converted(eps, torch.float64 if wide else torch.float32)
     gradients = _kernels.score_function_backward(
-        weight, mean, DTYPE_CODES[like], read, eps, seed, num_samples, event_dims, row_offset,
-        bounds, _made(needs, like is not mean.dtype),
+        gradient, weight, mean, DTYPE_CODES[like], read, eps, seed, num_samples, event_dims,
+        row_offset, bounds, _made(needs, like is not mean.dtype),
     )  # fmt: skip
     return _returned(gradients, (mean, logvar))
 
@@ -271,8 +272,15 @@ def gaussian_log_likelihood_forward(
 
 def squared_error_forward(x: Tensor, mean: Tensor, event_dims: int) -> Tensor:
     inputs = _as_read((x, mean, None), mean.dtype)
-    no_bounds = (0.0, 0.0)  # without a log-variance there is nothing to clamp
-    return _kernels.squared_error_forward(*inputs, event_dims, no_bounds)
+    return _kernels.squared_error_forward(*inputs, event_dims, _NO_BOUNDS)
+
+
+def squared_error_backward(
+    gradient: Tensor, x: Tensor, mean: Tensor, event_dims: int, needs: Needs
+) -> tuple[Tensor | None, ...]:
+    return _decoder_backward(
+        gradient, -2.0, x, mean, None, event_dims, _NO_BOUNDS, (*needs, False)
+    )[:2]
 
 
 def gaussian_log_likelihood_backward(

@@ -43,6 +43,7 @@ if _missing is None:
     from vae_fast.kernels.gaussian_log_likelihood import (
         gaussian_log_likelihood_backward,
         gaussian_log_likelihood_forward,
+        squared_error_backward,
         squared_error_forward,
     )
     from vae_fast.kernels.importance_weighted_elbo import importance_weighted_elbo_forward
@@ -72,6 +73,7 @@ __all__ = (
     "sample_log_weights_forward",
     "scale_",
     "score_function_backward",
+    "squared_error_backward",
     "squared_error_forward",
     "unavailable",
 )

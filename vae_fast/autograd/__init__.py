@@ -5,13 +5,13 @@ is, outside the dispatcher, which costs more than a small kernel. The compiler, 
 tensor subclasses (fake tensors among them) get the same Function around the same backend, whose
 functions are registered ops then (``dispatched.py``).
 
-Whoever has to see through an op gets the reference's formulas instead (``sees_through``), and so
-does a backward pass that no kernel can run (``backward_backend``).
+Whoever has to see through an op gets the reference's formulas instead (``COMPOSED``), and so
+does a backward pass that no kernel can run (``gradients``).
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from types import ModuleType
 from typing import TYPE_CHECKING, Any
 
@@ -19,19 +19,22 @@ import torch
 from torch import Tensor
 from torch.autograd import forward_ad
 
-from vae_fast._backends import COMPOSED, reference
-from vae_fast._storage import PLAIN, require_memory
+from vae_fast._backends import COMPOSED, Needs, reference
+from vae_fast._storage import PLAIN, UnreadableError, is_plain, require_memory
+from vae_fast.autograd.halves import with_halves
 
 if TYPE_CHECKING:
     from vae_fast.autograd.dispatched import Dispatched
 
 
-def uses_dispatcher(*tensors: Tensor | None) -> bool:
-    """Whether someone traces or wraps the call, and so must be shown what it is made of."""
+def is_watched(backend: str | None, *tensors: Tensor | None) -> bool:
+    """Whether someone traces, wraps or differentiates the call, and so must be shown what it is
+    made of."""
     if (
-        torch.compiler.is_dynamo_compiling()
+        backend == COMPOSED
+        or torch.compiler.is_dynamo_compiling()
         or torch._C._len_torch_dispatch_stack() > 0
-        or torch._C._get_tracing_state() is not None
+        or torch._C._is_tracing()
     ):
         return True
     # A loop: any() with a generator would take longer than all the other checks.
@@ -41,11 +44,6 @@ def uses_dispatcher(*tensors: Tensor | None) -> bool:
     return False
 
 
-def sees_through(backend: str, traced: bool) -> bool:
-    """Whether the call is to be the reference's formulas, without a Function around them."""
-    return backend == COMPOSED or (traced and backend == "reference")
-
-
 def is_differentiated(*tensors: Tensor | None) -> bool:
     """Whether autograd looks at the call: in grad mode, or for forward mode, which goes on outside
     it and which a Function refuses."""
@@ -53,7 +51,7 @@ def is_differentiated(*tensors: Tensor | None) -> bool:
         return True
     if torch.compiler.is_dynamo_compiling():  # which has no forward mode
         return False
-    if torch._C._get_tracing_state() is not None:  # what is recorded may run in another mode
+    if torch._C._is_tracing():  # what is recorded may run in another mode
         return True
     return any(t is not None and forward_ad.unpack_dual(t).tangent is not None for t in tensors)
 
@@ -82,35 +80,47 @@ def apply_of(function: type[torch.autograd.Function]) -> Callable[..., Any]:
     return call
 
 
-def backward_backend(
+def require_strided(upstream: Tensor | None) -> None:
+    if upstream is not None and upstream.layout is not torch.strided:
+        raise TypeError(
+            f"a gradient from above must be a strided tensor; got layout {upstream.layout}"
+        )
+
+
+def gradients(
     backend: ModuleType | Dispatched,
-    upstream: Sequence[Tensor | None],
-    saved: Sequence[Tensor | None],
-) -> ModuleType | Dispatched:
-    """Who makes the gradients: ``backend``, or the reference where no kernel can.
+    function: str,
+    upstream: tuple[Tensor | None, ...],
+    inputs: tuple[Any, ...],  # tensors, and None for those not given
+    options: tuple[Any, ...],
+    needs: tuple[bool, ...],
+    event_dims: int | None,  # None: there is no log-variance
+    mean: int = 0,  # its place among the inputs
+) -> tuple[Tensor | None, ...]:
+    """What the backend's backward ``function`` makes; or the reference's, where no kernel can.
 
     Those are passes that are differentiated again (``create_graph=True``), that ``vmap`` maps over
     many gradients at once, or that get a tensor subclass from above though the forward pass had
-    none. The reference's formulas take all three. ``saved`` are the tensors that they read then.
+    none. The reference's formulas take all three.
 
     Raises:
         TypeError: a gradient is sparse, or a tensor that the reference would read has no memory.
     """
-    if not torch.is_grad_enabled() and not torch._C._are_functorch_transforms_active():
-        if type(backend) is not ModuleType:
-            return backend
-        for gradient in upstream:
-            # Of a tensor that a vmap of older kind maps over, only the missing memory tells.
-            if gradient is not None and (
-                type(gradient) not in PLAIN or not torch._C._has_storage(gradient)
-            ):
-                break
-        else:
-            return backend
+    if not torch.is_grad_enabled() and backend is not reference:
+        run = getattr(backend, function)
+        if type(backend) is ModuleType:
+            written: Needs = needs
+            whole = inputs[mean]
+            if event_dims is not None and not whole.is_contiguous():
+                written = with_halves(needs, whole, inputs[mean + 1], event_dims, mean)
+            try:
+                return run(*upstream, *inputs, *options, written)
+            except UnreadableError:
+                if all(g is None or is_plain(g) for g in upstream):  # it was an input
+                    raise
+        elif not torch._C._are_functorch_transforms_active():
+            return run(*upstream, *inputs, *options, needs)
     for gradient in upstream:
-        if gradient is not None and gradient.layout is not torch.strided:
-            raise TypeError(
-                f"a gradient from above must be a strided tensor; got layout {gradient.layout}"
-            )
-    require_memory(*upstream, *saved)
-    return reference
+        require_strided(gradient)
+    require_memory(*upstream, *inputs)
+    return getattr(reference, function)(*upstream, *inputs, *options, needs)

@@ -18,7 +18,6 @@ from torch import Tensor
 from torch.autograd import forward_ad
 
 from vae_fast import _backends
-from vae_fast._broadcast import reductions
 from vae_fast._control import KLControl
 
 _library = torch.library.Library("vae_fast", "FRAGMENT")
@@ -137,24 +136,19 @@ def register_forward(
 
 def register_backward(function: str, arguments: str, inputs: Sequence[str]) -> None:
     """Registers the backends' backward ``function``, whose last argument says which gradients of
-    ``inputs``, names among ``arguments``, are needed. Those of mean and what follows it are sums to
-    their inputs' shapes, which are looked at when the op runs: the compiler leaves sizes open.
-    """
+    ``inputs``, names among ``arguments``, are needed."""
     names = _names(arguments)
-    first, mean, event_dims = (names.index(n) for n in (inputs[0], "mean", "event_dims"))
-    last = first + len(inputs)
+    first = names.index(inputs[0])
 
     def run(*given: Any) -> list[Tensor]:
         needs, backend = given[-2:]
-        options = _as_meant(names, given[:-2])
-        skipped = mean - first
-        needs = *needs[:skipped], *reductions(
-            needs[skipped:], options[mean:last], options[mean].shape, options[event_dims]
-        )  # fmt: skip
-        return list(_tensors(getattr(_backends.get(backend), function)(*options, needs)))
+        made = getattr(_backends.get(backend), function)(
+            *_as_meant(names, given[:-2]), tuple(needs)
+        )
+        return list(_tensors(made))
 
     def fake(*given: Any) -> list[Tensor]:
-        tensors, needs = given[first:last], given[-2]
+        tensors, needs = given[first : first + len(inputs)], given[-2]
         return [t.new_empty(t.shape) for need, t in zip(needs, tensors, strict=True) if need]
 
     schema = f"({arguments}, bool[] needs, str backend) -> Tensor[]"

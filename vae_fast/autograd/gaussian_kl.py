@@ -9,12 +9,11 @@ import torch
 from torch import Tensor
 
 from vae_fast import _backends
-from vae_fast._backends import reference
+from vae_fast._backends import SEEN_THROUGH, reference
 from vae_fast._backends.reference import compute_dtype
 from vae_fast._control import KLControl
-from vae_fast.autograd import apply_of, backward_backend, sees_through, uses_dispatcher
+from vae_fast.autograd import apply_of, gradients, is_watched
 from vae_fast.autograd.dispatched import Dispatched, register_backward, register_forward
-from vae_fast.autograd.halves import gradient_needs
 
 _ARGUMENTS = (
     "Tensor mean, Tensor logvar, Tensor? prior_mean, Tensor? prior_logvar, int event_dims, "
@@ -40,11 +39,11 @@ class GaussianKL(torch.autograd.Function):
 
     @staticmethod
     def backward(ctx: Any, grad_kl: Tensor) -> Any:
-        inputs = ctx.saved_tensors
-        backend = backward_backend(ctx.backend, (grad_kl,), inputs)
-        needs = gradient_needs(backend, ctx.needs_input_grad[:4], inputs, ctx.options[0])
-        gradients = backend.gaussian_kl_backward(grad_kl, *inputs, *ctx.options, needs)
-        return *gradients, None, None
+        made = gradients(
+            ctx.backend, "gaussian_kl_backward", (grad_kl,), ctx.saved_tensors, ctx.options,
+            ctx.needs_input_grad[:4], ctx.options[0],
+        )  # fmt: skip
+        return *made, None, None
 
 
 _apply = apply_of(GaussianKL)
@@ -61,10 +60,9 @@ def gaussian_kl(
     backend: str,
 ) -> Tensor:
     inputs = (mean, logvar, prior_mean, prior_logvar)
-    traced = uses_dispatcher(*inputs)
-    if sees_through(backend, traced):
-        return reference.gaussian_kl_forward(*inputs, event_dims, bounds, control)
-    if traced:
+    if is_watched(backend, *inputs):
+        if backend in SEEN_THROUGH:
+            return reference.gaussian_kl_forward(*inputs, event_dims, bounds, control)
         return _op(*inputs, event_dims, bounds, control, backend)
     return _apply(*inputs, (event_dims, bounds, control), _backends.get(backend))
 

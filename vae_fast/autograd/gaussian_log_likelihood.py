@@ -9,11 +9,10 @@ import torch
 from torch import Tensor
 
 from vae_fast import _backends
-from vae_fast._backends import reference
+from vae_fast._backends import SEEN_THROUGH, reference
 from vae_fast._backends.reference import compute_dtype
-from vae_fast.autograd import apply_of, backward_backend, sees_through, uses_dispatcher
+from vae_fast.autograd import apply_of, gradients, is_watched
 from vae_fast.autograd.dispatched import Dispatched, register_backward, register_forward
-from vae_fast.autograd.halves import gradient_needs
 
 _ARGUMENTS = "Tensor x, Tensor mean, Tensor? logvar, int event_dims, float[] bounds"
 
@@ -35,11 +34,11 @@ class GaussianLogLikelihood(torch.autograd.Function):
 
     @staticmethod
     def backward(ctx: Any, grad_ll: Tensor) -> Any:
-        inputs = ctx.saved_tensors
-        backend = backward_backend(ctx.backend, (grad_ll,), inputs)
-        needs = gradient_needs(backend, ctx.needs_input_grad[:3], inputs, ctx.options[0], first=1)
-        gradients = backend.gaussian_log_likelihood_backward(grad_ll, *inputs, *ctx.options, needs)
-        return *gradients, None, None, None
+        made = gradients(
+            ctx.backend, "gaussian_log_likelihood_backward", (grad_ll,), ctx.saved_tensors,
+            ctx.options, ctx.needs_input_grad[:3], ctx.options[0], mean=1,
+        )  # fmt: skip
+        return *made, None, None, None
 
 
 _apply = apply_of(GaussianLogLikelihood)
@@ -53,10 +52,9 @@ def gaussian_log_likelihood(
     bounds: tuple[float, float],
     backend: str,
 ) -> Tensor:
-    traced = uses_dispatcher(x, mean, logvar)
-    if sees_through(backend, traced):
-        return reference.gaussian_log_likelihood_forward(x, mean, logvar, event_dims, bounds)
-    if traced:
+    if is_watched(backend, x, mean, logvar):
+        if backend in SEEN_THROUGH:
+            return reference.gaussian_log_likelihood_forward(x, mean, logvar, event_dims, bounds)
         return _op(x, mean, logvar, event_dims, bounds, backend)
     return _apply(x, mean, logvar, event_dims, bounds, _backends.get(backend))
 

@@ -9,46 +9,15 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from types import ModuleType
 
 import torch
 from torch import Tensor
 
 from vae_fast import memory
-from vae_fast._backends import Needs, reference
-from vae_fast._broadcast import reductions
-from vae_fast.autograd.dispatched import Dispatched
+from vae_fast._backends import Needs
 
 # Bytes of a whole below which it costs less to join the halves than to find out how they lie.
 SMALLEST = 4 << 20
-
-
-def gradient_needs(
-    backend: ModuleType | Dispatched,
-    needs: tuple[bool, ...],
-    inputs: Sequence[Tensor | None],  # of the backward pass; those of needs come first
-    event_dims: int,
-    first: int = 0,  # place of mean among them
-) -> Needs:
-    """``needs`` as a backend takes them: what each gradient is a sum over, and those of mean and
-    logvar as new halves where these are halves. A registered op finds out the first itself, and
-    makes all its tensors.
-    """
-    if isinstance(backend, Dispatched):  # before a size is asked for: a compiler would guard it
-        return needs
-    mean, count = inputs[first], len(needs)
-    assert mean is not None
-    full = mean.shape
-    made: Needs = needs
-    for place in range(first + 1, count):
-        tensor = inputs[place]
-        if tensor is not None and needs[place] and tensor.shape != full:
-            summed = reductions(needs[first:], inputs[first:count], full, event_dims)
-            made = (*needs[:first], *summed)
-            break
-    if backend is reference:
-        return made
-    return with_halves(made, mean, inputs[first + 1], event_dims, first)
 
 
 def with_halves(

@@ -9,10 +9,10 @@ import torch
 from torch import Tensor
 
 from vae_fast import _backends
-from vae_fast._backends import reference
+from vae_fast._backends import SEEN_THROUGH, reference
 from vae_fast._backends.reference import compute_dtype
 from vae_fast._storage import require_memory
-from vae_fast.autograd import apply_of, backward_backend, sees_through, uses_dispatcher
+from vae_fast.autograd import apply_of, is_watched, require_strided
 from vae_fast.autograd.dispatched import Dispatched, register_forward
 
 
@@ -33,8 +33,9 @@ class ImportanceWeightedELBO(torch.autograd.Function):
         if grad_bound is None:
             return None, None
         log_weights, weights = ctx.saved_tensors
+        require_strided(grad_bound)
         require_memory(grad_bound, weights)
-        if backward_backend(ctx.backend, (grad_bound,), ()) is reference:
+        if torch.is_grad_enabled():
             require_memory(log_weights)
             return reference.importance_weighted_elbo_backward(grad_bound, log_weights), None
         # One pass, which plain PyTorch does as well.
@@ -45,10 +46,9 @@ _apply = apply_of(ImportanceWeightedELBO)
 
 
 def importance_weighted_elbo(log_weights: Tensor, backend: str) -> tuple[Tensor, Tensor]:
-    traced = uses_dispatcher(log_weights)
-    if sees_through(backend, traced):
-        return reference.importance_weighted_elbo_forward(log_weights)
-    if traced:
+    if is_watched(backend, log_weights):
+        if backend in SEEN_THROUGH:
+            return reference.importance_weighted_elbo_forward(log_weights)
         return _op(log_weights, backend)
     return _apply(log_weights, _backends.get(backend))
 

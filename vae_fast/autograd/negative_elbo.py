@@ -17,18 +17,17 @@ import torch
 from torch import Tensor
 
 from vae_fast import _backends
-from vae_fast._backends import reference
+from vae_fast._backends import SEEN_THROUGH, reference
 from vae_fast._backends.reference import compute_dtype, grad_kl
-from vae_fast._storage import require_memory
+from vae_fast._storage import UnreadableError, require_memory
 from vae_fast.autograd import (
     apply_of,
-    backward_backend,
+    gradients,
     is_differentiated,
-    sees_through,
-    uses_dispatcher,
+    is_watched,
 )
 from vae_fast.autograd.dispatched import Dispatched, register_backward, register_forward
-from vae_fast.autograd.halves import gradient_needs, without_gaps
+from vae_fast.autograd.halves import with_halves, without_gaps
 
 _NONE = (False, False, False)  # gradients by mean, logvar and kl
 
@@ -55,8 +54,7 @@ class NegativeELBO(torch.autograd.Function):
         )  # fmt: skip
         loss, log_likelihood, *gradients = backend.negative_elbo_forward(
             x, mean, logvar, kl, beta, reduction, event_dims, bounds,
-            (*gradient_needs(backend, needs[:2], (mean, logvar), event_dims), needs[2])
-            if one_pass else _NONE,
+            with_halves(needs, mean, logvar, event_dims) if one_pass else _NONE,
         )  # fmt: skip
         ctx.save_for_backward(x, mean, logvar, kl)
         ctx.gradients = gradients[0] if one_pass else None
@@ -70,24 +68,25 @@ class NegativeELBO(torch.autograd.Function):
     def backward(ctx: Any, grad_loss: Tensor | None, _grad_ll: Tensor | None) -> Any:
         if grad_loss is None:
             return (None,) * 9
-        x, mean, logvar, kl = inputs = ctx.saved_tensors
-        backend = backward_backend(ctx.backend, (grad_loss,), inputs)
-        if ctx.gradients is not None and backend is ctx.backend:
-            gradients = (None, *ctx.gradients)
-            ctx.gradients = None
-            backend.scale_(without_gaps(gradients[1:]), grad_loss)
-        else:
-            needs, needs_kl = ctx.needs_input_grad[:3], ctx.needs_input_grad[3]
-            gradients = (None, None, None)
-            if any(needs):
-                gradients = backend.negative_elbo_backward(
-                    grad_loss, x, mean, logvar, *ctx.options,
-                    gradient_needs(backend, needs, inputs[:3], ctx.options[1], first=1),
-                )  # fmt: skip
-            require_memory(grad_loss)
-            by_kl = grad_kl(grad_loss, kl, ctx.beta, ctx.options[0]) if needs_kl else None
-            gradients = (*gradients, by_kl)
-        return *gradients, None, None, None, None, None
+        if ctx.gradients is not None and not torch.is_grad_enabled():
+            try:
+                ctx.backend.scale_(without_gaps(ctx.gradients), grad_loss)
+            except UnreadableError:  # before anything has been scaled
+                pass
+            else:
+                made, ctx.gradients = ctx.gradients, None
+                return None, *made, None, None, None, None, None
+        *inputs, kl = ctx.saved_tensors
+        needs, needs_kl = ctx.needs_input_grad[:3], ctx.needs_input_grad[3]
+        made = (None, None, None)
+        if any(needs):
+            made = gradients(
+                ctx.backend, "negative_elbo_backward", (grad_loss,), tuple(inputs), ctx.options,
+                needs, ctx.options[1], mean=1,
+            )  # fmt: skip
+        require_memory(grad_loss, kl)
+        by_kl = grad_kl(grad_loss, kl, ctx.beta, ctx.options[0]) if needs_kl else None
+        return *made, by_kl, None, None, None, None, None
 
 
 _apply = apply_of(NegativeELBO)
@@ -106,13 +105,12 @@ def negative_elbo(
 ) -> tuple[Tensor, Tensor]:
     given_beta = beta if isinstance(beta, Tensor) else None
     require_memory(given_beta)
-    traced = uses_dispatcher(x, mean, logvar, kl, given_beta)
-    if sees_through(backend, traced):
-        loss, log_likelihood = reference.negative_elbo(
-            x, mean, logvar, kl, beta, reduction, event_dims, bounds
-        )
-        return loss, log_likelihood.detach()
-    if traced:
+    if is_watched(backend, x, mean, logvar, kl, given_beta):
+        if backend in SEEN_THROUGH:
+            loss, log_likelihood = reference.negative_elbo(
+                x, mean, logvar, kl, beta, reduction, event_dims, bounds
+            )
+            return loss, log_likelihood.detach()
         if isinstance(beta, Tensor):  # a copy, which nobody else writes to
             beta = beta.to(mean.device, torch.float64, copy=True)
         else:  # a product: the compiler leaves a float open if it multiplies, and burns in others

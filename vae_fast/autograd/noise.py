@@ -6,8 +6,8 @@ import torch
 from torch import Tensor
 
 from vae_fast import _backends, _seed
-from vae_fast._backends import reference
-from vae_fast.autograd import sees_through, uses_dispatcher
+from vae_fast._backends import SEEN_THROUGH, reference
+from vae_fast.autograd import is_watched
 from vae_fast.autograd.dispatched import register
 
 
@@ -60,9 +60,13 @@ _draw_seed_op = register(
 )
 
 
-def draw_seed(like: Tensor, generator: torch.Generator | None) -> int | Tensor:
+def draw_seed(
+    like: Tensor, generator: torch.Generator | None, watched: bool = True
+) -> int | Tensor:
     """``_seed.draw`` for noise on the device of ``like``, by steps that whoever traces the call
-    can record, or vmap map over."""
+    can record, or vmap map over; ``watched``: False where the caller knows that nobody does."""
+    if not watched:
+        return _seed.draw(like.device, generator)
     if generator is not None and _backends.is_recorded():
         raise ValueError(
             "generator must be None where a program is recorded, which would hold its state; pass "
@@ -70,7 +74,7 @@ def draw_seed(like: Tensor, generator: torch.Generator | None) -> int | Tensor:
         )
     if torch.compiler.is_exporting() or torch._C._are_functorch_transforms_active():
         return _seed.draw_traced(like.device, generator)
-    if generator is None and uses_dispatcher(like):
+    if generator is None and is_watched(None, like):
         return _draw_seed_op(like)
     return _seed.draw(like.device, generator)
 
@@ -85,10 +89,9 @@ def noise(
     device: torch.device,
     backend: str,
 ) -> Tensor:
-    traced = uses_dispatcher()
-    if sees_through(backend, traced):
-        return reference.noise(shape, event_dims, num_samples, seed, row_offset, dtype, device)
-    if traced:
+    if is_watched(backend):
+        if backend in SEEN_THROUGH:
+            return reference.noise(shape, event_dims, num_samples, seed, row_offset, dtype, device)
         seed = _seed.to_tensor(seed, device)
         return _noise_op(
             shape, event_dims, num_samples, seed, row_offset, dtype, str(device), backend

@@ -9,12 +9,12 @@ import torch
 from torch import Tensor
 
 from vae_fast import _backends, _seed
-from vae_fast._backends import reference
+from vae_fast._backends import SEEN_THROUGH, reference
 from vae_fast._backends.reference import compute_dtype
 from vae_fast._control import KLControl
-from vae_fast.autograd import apply_of, backward_backend, sees_through, uses_dispatcher
+from vae_fast.autograd import apply_of, gradients, is_watched
 from vae_fast.autograd.dispatched import Dispatched, register_backward, register_forward
-from vae_fast.autograd.halves import gradient_needs
+from vae_fast.autograd.noise import draw_seed
 
 _ARGUMENTS = (
     "Tensor mean, Tensor logvar, Tensor? prior_mean, Tensor? prior_logvar, Tensor? eps, "
@@ -47,13 +47,11 @@ class SampleKL(torch.autograd.Function):
     def backward(
         ctx: Any, grad_z: Tensor | None, grad_kl: Tensor | None, grad_dims: Tensor | None = None
     ) -> Any:
-        inputs = ctx.saved_tensors
-        backend = backward_backend(ctx.backend, (grad_z, grad_kl, grad_dims), inputs)
-        needs = gradient_needs(backend, ctx.needs_input_grad[:4], inputs, ctx.options[2])
-        gradients = backend.sample_kl_backward(
-            grad_z, grad_kl, grad_dims, *inputs, *ctx.options, needs
-        )
-        return *gradients, None, None, None, None
+        made = gradients(
+            ctx.backend, "sample_kl_backward", (grad_z, grad_kl, grad_dims), ctx.saved_tensors,
+            ctx.options, ctx.needs_input_grad[:4], ctx.options[2],
+        )  # fmt: skip
+        return *made, None, None, None, None
 
 
 _apply = apply_of(SampleKL)
@@ -73,15 +71,18 @@ def sample_kl(
     control: KLControl,
     return_dims: bool,
     backend: str,
-    drawn: bool,  # the seed, for this call: nobody else has it
+    generator: torch.Generator | None,
 ) -> tuple[Tensor, Tensor, Tensor | None]:
     inputs = (mean, logvar, prior_mean, prior_logvar, eps)
-    traced = uses_dispatcher(*inputs, seed if isinstance(seed, Tensor) else None)
-    if sees_through(backend, traced):
-        return reference.sample_kl_forward(
-            *inputs, seed, num_samples, event_dims, row_offset, bounds, control, return_dims
-        )
-    if traced:
+    watched = is_watched(backend, *inputs, seed if isinstance(seed, Tensor) else None)
+    drawn = eps is None and seed is None  # for this call: nobody else has it
+    if drawn:
+        seed = draw_seed(mean, generator, watched)
+    if watched:
+        if backend in SEEN_THROUGH:
+            return reference.sample_kl_forward(
+                *inputs, seed, num_samples, event_dims, row_offset, bounds, control, return_dims
+            )
         seed = _seed.kept_tensor(seed, mean.device, drawn)
         z, kl, *dims = _op(
             *inputs, seed, num_samples, event_dims, row_offset, bounds, control, return_dims,

@@ -9,12 +9,12 @@ import torch
 from torch import Tensor
 
 from vae_fast import _backends, _seed
-from vae_fast._backends import reference
+from vae_fast._backends import SEEN_THROUGH, reference
 from vae_fast._backends.reference import compute_dtype, gradient_shares
 from vae_fast._storage import require_memory
-from vae_fast.autograd import apply_of, backward_backend, sees_through, uses_dispatcher
+from vae_fast.autograd import apply_of, gradients, is_watched, require_strided
 from vae_fast.autograd.dispatched import Dispatched, register_backward, register_forward
-from vae_fast.autograd.halves import gradient_needs
+from vae_fast.autograd.noise import draw_seed
 
 _ARGUMENTS = (
     "Tensor mean, Tensor logvar, Tensor? prior_mean, Tensor? prior_logvar, Tensor? eps, "
@@ -44,19 +44,18 @@ class SampleLogWeights(torch.autograd.Function):
 
     @staticmethod
     def backward(ctx: Any, grad_z: Tensor | None, grad_log_ratio: Tensor | None) -> Any:
-        inputs = ctx.saved_tensors
-        backend = backward_backend(ctx.backend, (grad_z, grad_log_ratio), inputs)
-        needs = gradient_needs(backend, ctx.needs_input_grad[:4], inputs, ctx.options[2])
         # To a backend "dreg" is "stl" with a weight for each sample's path.
         path_weight = None
         if ctx.estimator == "dreg" and ctx.options[1] is not None and grad_log_ratio is not None:
+            require_strided(grad_log_ratio)
             require_memory(grad_log_ratio)
             path_weight = gradient_shares(grad_log_ratio)
-        gradients = backend.sample_log_weights_backward(
-            grad_z, grad_log_ratio, path_weight, *inputs, *ctx.options,
-            ctx.estimator != "reparameterization", needs,
+        made = gradients(
+            ctx.backend, "sample_log_weights_backward", (grad_z, grad_log_ratio, path_weight),
+            ctx.saved_tensors, (*ctx.options, ctx.estimator != "reparameterization"),
+            ctx.needs_input_grad[:4], ctx.options[2],
         )  # fmt: skip
-        return *gradients, None, None, None, None
+        return *made, None, None, None, None
 
 
 _apply = apply_of(SampleLogWeights)
@@ -76,15 +75,18 @@ def sample_log_weights(
     bounds: tuple[float, float],
     estimator: str,
     backend: str,
-    drawn: bool,  # the seed, for this call: nobody else has it
+    generator: torch.Generator | None,
 ) -> tuple[Tensor, Tensor]:
     inputs = (mean, logvar, prior_mean, prior_logvar, eps)
-    traced = uses_dispatcher(*inputs, seed if isinstance(seed, Tensor) else None)
-    if sees_through(backend, traced):
-        return reference.sample_log_weights(
-            *inputs, seed, num_samples, event_dims, row_offset, sample_offset, bounds, estimator
-        )
-    if traced:
+    watched = is_watched(backend, *inputs, seed if isinstance(seed, Tensor) else None)
+    drawn = eps is None and seed is None  # for this call: nobody else has it
+    if drawn:
+        seed = draw_seed(mean, generator, watched)
+    if watched:
+        if backend in SEEN_THROUGH:
+            return reference.sample_log_weights(
+                *inputs, seed, num_samples, event_dims, row_offset, sample_offset, bounds, estimator
+            )
         seed = _seed.kept_tensor(seed, mean.device, drawn)
         return _op(
             *inputs, seed, num_samples, event_dims, row_offset, sample_offset, bounds, estimator,

@@ -9,11 +9,9 @@ import torch
 from torch import Tensor
 
 from vae_fast import _backends, _seed
-from vae_fast._backends import reference
-from vae_fast._storage import require_memory
-from vae_fast.autograd import apply_of, backward_backend, sees_through, uses_dispatcher
+from vae_fast._backends import SEEN_THROUGH, reference
+from vae_fast.autograd import apply_of, gradients, is_watched
 from vae_fast.autograd.dispatched import Dispatched, register_backward, register_forward
-from vae_fast.autograd.halves import gradient_needs
 
 # mean is there for its shape and dtype: the gradient does not depend on its values.
 _ARGUMENTS = (
@@ -43,16 +41,14 @@ class ScoreFunction(torch.autograd.Function):
     @staticmethod
     def backward(ctx: Any, gradient: Tensor) -> Any:
         weight, *inputs = ctx.saved_tensors
-        gradients: tuple[Tensor | None, ...] = (None, None)
+        made: tuple[Tensor | None, ...] = (None, None)
         needs = ctx.needs_input_grad[2:4]
         if any(needs):
-            backend = backward_backend(ctx.backend, (gradient,), inputs)
-            require_memory(gradient, weight)
-            gradients = backend.score_function_backward(
-                reference.times(gradient, weight), *inputs, *ctx.options,
-                gradient_needs(backend, needs, inputs[:2], ctx.options[2]),
+            made = gradients(
+                ctx.backend, "score_function_backward", (gradient, weight), tuple(inputs),
+                ctx.options, needs, ctx.options[2],
             )  # fmt: skip
-        return gradient, None, *gradients, None, None, None
+        return gradient, None, *made, None, None, None
 
 
 _apply = apply_of(ScoreFunction)
@@ -72,12 +68,11 @@ def score_function(
     backend: str,
 ) -> Tensor:
     given = (signal, weight, mean, logvar, eps)
-    traced = uses_dispatcher(*given, seed if isinstance(seed, Tensor) else None)
-    if sees_through(backend, traced):
-        return reference.score_function(
-            signal, weight, mean, logvar, eps, seed, num_samples, event_dims, row_offset, bounds
-        )
-    if traced:
+    if is_watched(backend, *given, seed if isinstance(seed, Tensor) else None):
+        if backend in SEEN_THROUGH:
+            return reference.score_function(
+                signal, weight, mean, logvar, eps, seed, num_samples, event_dims, row_offset, bounds
+            )
         seed = _seed.kept_tensor(seed, mean.device)
         return _op(
             signal, weight, mean, logvar, eps, seed, num_samples, event_dims, row_offset, bounds,
@@ -101,4 +96,4 @@ _op = register_forward(
     lambda signal, *_arguments: torch.empty_like(signal),
     lambda signal, *_arguments: signal.clone(),
 )
-register_backward("score_function_backward", _ARGUMENTS, ("mean", "logvar"))
+register_backward("score_function_backward", f"Tensor gradient, {_ARGUMENTS}", ("mean", "logvar"))

@@ -7,7 +7,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from vae_fast.autograd import apply_of, halves, uses_dispatcher
+from vae_fast.autograd import apply_of, halves, is_watched
 
 
 class SplitParameters(torch.autograd.Function):
@@ -37,7 +37,7 @@ def split_parameters(parameters: Tensor, dim: int) -> tuple[Tensor, Tensor]:
     """The halves of ``parameters`` along ``dim``, which is counted from the left."""
     # chunk is differentiated without Python, which joins what is small in less time.
     if (
-        uses_dispatcher(parameters)
+        is_watched(None, parameters)
         or parameters.numel() * parameters.itemsize < halves.SMALLEST
         or not (parameters.requires_grad and torch.is_grad_enabled())
         or not parameters.is_contiguous()

@@ -12,14 +12,12 @@ import torch
 from torch import Tensor
 
 from vae_fast import _backends
-from vae_fast._backends import reference
+from vae_fast._backends import SEEN_THROUGH, reference
 from vae_fast._backends.reference import compute_dtype
-from vae_fast._storage import require_memory
-from vae_fast.autograd import apply_of, backward_backend, sees_through, uses_dispatcher
-from vae_fast.autograd.dispatched import Dispatched, register_forward
+from vae_fast.autograd import apply_of, gradients, is_watched
+from vae_fast.autograd.dispatched import Dispatched, register_backward, register_forward
 
 _ARGUMENTS = "Tensor x, Tensor mean, int event_dims"
-_NO_BOUNDS = (0.0, 0.0)  # without a log-variance there is nothing to clamp
 
 
 class SquaredError(torch.autograd.Function):
@@ -33,24 +31,20 @@ class SquaredError(torch.autograd.Function):
 
     @staticmethod
     def backward(ctx: Any, gradient: Tensor) -> Any:
-        x, mean = ctx.saved_tensors
-        needs = ctx.needs_input_grad[:2]
-        backend = backward_backend(ctx.backend, (gradient,), (x, mean))
-        require_memory(gradient)
-        *gradients, _ = backend.gaussian_log_likelihood_backward(
-            -2 * gradient, x, mean, None, ctx.event_dims, _NO_BOUNDS, (*needs, False)
-        )
-        return *gradients, None, None
+        made = gradients(
+            ctx.backend, "squared_error_backward", (gradient,), ctx.saved_tensors,
+            (ctx.event_dims,), ctx.needs_input_grad[:2], None,
+        )  # fmt: skip
+        return *made, None, None
 
 
 _apply = apply_of(SquaredError)
 
 
 def squared_error(x: Tensor, mean: Tensor, event_dims: int, backend: str) -> Tensor:
-    traced = uses_dispatcher(x, mean)
-    if sees_through(backend, traced):
-        return reference.squared_error_forward(x, mean, event_dims)
-    if traced:
+    if is_watched(backend, x, mean):
+        if backend in SEEN_THROUGH:
+            return reference.squared_error_forward(x, mean, event_dims)
         return _op(x, mean, event_dims, backend)
     return _apply(x, mean, event_dims, _backends.get(backend))
 
@@ -60,3 +54,4 @@ def _fake(x: Tensor, mean: Tensor, event_dims: int, _backend: str) -> Tensor:
 
 
 _op = register_forward("squared_error", _ARGUMENTS, "Tensor", _apply, _fake)
+register_backward("squared_error_backward", f"Tensor gradient, {_ARGUMENTS}", ("x", "mean"))

@@ -12,7 +12,6 @@ from vae_fast.autograd import is_differentiated
 from vae_fast.autograd.importance_weighted_elbo import (
     importance_weighted_elbo as _importance_weighted_elbo,
 )
-from vae_fast.autograd.noise import draw_seed
 from vae_fast.autograd.sample_log_weights import sample_log_weights as _sample_log_weights
 from vae_fast.autograd.score_function import score_function as _score_function
 from vae_fast.functional.kl import LOGVAR_MAX, LOGVAR_MIN
@@ -84,12 +83,9 @@ def sample_log_weights(
     _checks.one_of("estimator", estimator, _checks.ESTIMATORS)
     bounds = _checks.bounds(logvar_min, logvar_max)
     name = _backends.choose(backend, device)
-    drawn = eps is None and seed is None
-    if drawn:
-        seed = draw_seed(mean, generator)
     return _sample_log_weights(
         mean, logvar, prior_mean, prior_logvar, eps, seed, num_samples, event_dims, row_offset,
-        sample_offset, bounds, estimator, name, drawn,
+        sample_offset, bounds, estimator, name, generator,
     )  # fmt: skip
 
 
@@ -121,11 +117,10 @@ def importance_weighted_elbo(
 
     Source: Burda, Grosse & Salakhutdinov 2016, "Importance weighted autoencoders", equation 8.
     """
-    _checks.tensor("log_weights", log_weights)
-    if log_weights.dim() == 0 or log_weights.shape[0] == 0:
+    given = _checks.tensor("log_weights", log_weights)
+    if len(given) == 0 or given[0] == 0:
         raise ValueError(
-            "log_weights must have shape [K, *batch] with K of at least 1; got "
-            f"{tuple(log_weights.shape)}"
+            f"log_weights must have shape [K, *batch] with K of at least 1; got {tuple(given)}"
         )
     name = _backends.choose(backend, log_weights.device)
     return _importance_weighted_elbo(log_weights, name)
@@ -182,11 +177,11 @@ def score_function(
     if eps is None and seed is None:
         raise ValueError("one of eps and seed must be given, that of the sample; got neither")
     seed = _checks.noise_source(eps, seed, None, shape, num_samples, device)
-    _checks.tensor("signal", signal, device)
+    given = tuple(_checks.tensor("signal", signal, device))
     batch = tuple(shape[: len(shape) - event_dims])
     rows = batch if num_samples is None else (num_samples, *batch)
-    if tuple(signal.shape) != rows:
-        raise ValueError(f"signal must have the shape {rows}; got {tuple(signal.shape)}")
+    if given != rows:
+        raise ValueError(f"signal must have the shape {rows}; got {given}")
     require_memory(signal)
     weight = signal.detach().to(compute_dtype(signal, mean, logvar))
     if baseline is not None:

@@ -7,7 +7,6 @@ from torch import Tensor
 
 from vae_fast import _backends, _checks
 from vae_fast.autograd.gaussian_kl import gaussian_kl as _gaussian_kl
-from vae_fast.autograd.noise import draw_seed
 from vae_fast.autograd.sample_kl import sample_kl as _sample_kl
 
 LOGVAR_MIN, LOGVAR_MAX = -30.0, 20.0
@@ -86,12 +85,9 @@ def sample_kl(
     bounds = _checks.bounds(logvar_min, logvar_max)
     control = _checks.kl_control(free_bits, balance)
     name = _backends.choose(backend, device)
-    drawn = eps is None and seed is None
-    if drawn:
-        seed = draw_seed(mean, generator)
     z, kl, dims = _sample_kl(
         mean, logvar, prior_mean, prior_logvar, eps, seed, num_samples, event_dims, row_offset,
-        bounds, control, return_dims, name, drawn,
+        bounds, control, return_dims, name, generator,
     )  # fmt: skip
     return (z, kl) if dims is None else (z, kl, dims)
 

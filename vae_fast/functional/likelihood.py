@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import torch
 from torch import Tensor
 
 from vae_fast import _backends, _checks
@@ -13,29 +14,31 @@ from vae_fast.autograd.squared_error import squared_error as _squared_error
 from vae_fast.functional.kl import LOGVAR_MAX, LOGVAR_MIN
 
 
-def _data_arguments(x: Tensor, mean: Tensor, event_dims: int | None) -> int:
-    """Checks data beside a decoder's mean; the event dims to use."""
-    _checks.tensor("mean", mean)
-    _checks.tensor("x", x, mean.device)
-    if x.shape != mean.shape and x.shape != mean.shape[1:]:
+def _data_arguments(
+    x: Tensor, mean: Tensor, event_dims: int | None
+) -> tuple[torch.Size, torch.Size, torch.device, int]:
+    """Checks data beside a decoder's mean. Returns the shapes of the two, their device, and the
+    event dims to use."""
+    full, device = _checks.tensor("mean", mean), mean.device
+    shape = _checks.tensor("x", x, device)
+    if shape != full and shape != full[1:]:
         raise ValueError(
             "x must have the shape of mean, with or without mean's leading sample axis, "
-            f"{tuple(mean.shape)}; got {tuple(x.shape)}"
+            f"{tuple(full)}; got {tuple(shape)}"
         )
-    return _checks.event_dims("x", event_dims, x.shape)
+    return shape, full, device, _checks.event_dims("x", event_dims, shape)
 
 
 def _likelihood_arguments(
     x: Tensor, mean: Tensor, logvar: Tensor | None, event_dims: int | None, kl: Tensor | None = None
-) -> tuple[Tensor | None, int]:
-    """Checks what the likelihoods share; the log-variance and the event dims to use."""
-    event_dims = _data_arguments(x, mean, event_dims)
+) -> tuple[Tensor | None, torch.Size, torch.Size, torch.device, int]:
+    """Checks what the likelihoods share; the log-variance to use, and the rest as
+    ``_data_arguments`` returns it."""
+    shape, full, device, event_dims = _data_arguments(x, mean, event_dims)
     if logvar is not None:
         beside = (x, mean, kl if isinstance(kl, Tensor) else None)
-        logvar = _checks.broadcastable(
-            "logvar", logvar, mean.shape, event_dims, mean.device, beside
-        )  # fmt: skip
-    return logvar, event_dims
+        logvar = _checks.broadcastable("logvar", logvar, full, event_dims, device, beside)
+    return logvar, shape, full, device, event_dims
 
 
 def gaussian_log_likelihood(
@@ -70,9 +73,9 @@ def gaussian_log_likelihood(
     Raises:
         TypeError, ValueError, BackendUnavailableError: as ``sample_kl``.
     """
-    logvar, event_dims = _likelihood_arguments(x, mean, logvar, event_dims)
+    logvar, _, _, device, event_dims = _likelihood_arguments(x, mean, logvar, event_dims)
     bounds = _checks.bounds(logvar_min, logvar_max)
-    name = _backends.choose(backend, mean.device)
+    name = _backends.choose(backend, device)
     return _gaussian_log_likelihood(x, mean, logvar, event_dims, bounds, name)
 
 
@@ -98,8 +101,8 @@ def squared_error(
     Source: Rybkin, Daniilidis & Levine 2021, "Simple and effective VAE training with calibrated
     decoders".
     """
-    event_dims = _data_arguments(x, mean, event_dims)
-    name = _backends.choose(backend, mean.device)
+    _, _, device, event_dims = _data_arguments(x, mean, event_dims)
+    name = _backends.choose(backend, device)
     return _squared_error(x, mean, event_dims, name)
 
 
@@ -121,23 +124,22 @@ def negative_elbo_terms(
     Returns:
         The loss, and ll in nats, ``[*batch]``, averaged over a sample axis and detached.
     """
-    logvar, event_dims = _likelihood_arguments(x, mean, logvar, event_dims, kl)
-    if mean.dim() > x.dim() and mean.shape[0] == 0:
+    logvar, shape, full, device, event_dims = _likelihood_arguments(x, mean, logvar, event_dims, kl)
+    if len(full) > len(shape) and full[0] == 0:
         raise ValueError(
             "mean must have at least one sample, over which the log-likelihood is averaged; got "
-            f"shape {tuple(mean.shape)}"
+            f"shape {tuple(full)}"
         )
-    batch_shape = x.shape[: x.dim() - event_dims]
-    _checks.tensor("kl", kl, mean.device)
-    if kl.shape != batch_shape:
+    batch_shape, kl_shape = shape[: len(shape) - event_dims], _checks.tensor("kl", kl, device)
+    if kl_shape != batch_shape:
         raise ValueError(
-            f"kl must have the batch shape {tuple(batch_shape)}; got {tuple(kl.shape)}"
+            f"kl must have the batch shape {tuple(batch_shape)}; got {tuple(kl_shape)}"
         )
     if reduction not in _checks.REDUCTIONS:
         raise ValueError(f"reduction must be 'mean', 'sum' or 'none'; got {reduction!r}")
     beta = _checks.beta(beta)
     bounds = _checks.bounds(logvar_min, logvar_max)
-    name = _backends.choose(backend, mean.device)
+    name = _backends.choose(backend, device)
     return _negative_elbo(x, mean, logvar, kl, beta, reduction, event_dims, bounds, name)
 
 

@@ -22,6 +22,7 @@ from vae_fast._backends.reference.gradients import (
     sample_kl_backward,
     sample_log_weights_backward,
     score_function_backward,
+    squared_error_backward,
     times,
 )
 from vae_fast._backends.reference.values import (
@@ -54,6 +55,7 @@ __all__ = (
     "sample_log_weights_forward",
     "score_function",
     "score_function_backward",
+    "squared_error_backward",
     "squared_error_forward",
     "times",
     "unavailable",

@@ -234,7 +234,8 @@ def importance_weighted_elbo_backward(grad_bound: Tensor, log_weights: Tensor) -
 
 
 def score_function_backward(
-    weight: Tensor,  # [*batch], behind num_samples where given: what arrives, times the signal's
+    gradient: Tensor,  # of the signal: [*batch], behind num_samples where given
+    weight: Tensor,  # of the same shape
     mean: Tensor,
     logvar: Tensor,
     eps: Tensor | None,
@@ -248,7 +249,7 @@ def score_function_backward(
     dtype = compute_dtype(mean, logvar)
     eps = noise_of(mean, eps, seed, num_samples, event_dims, row_offset, dtype)
     m, v = mean.to(dtype), clamped(logvar, dtype, bounds)
-    c = over_event(weight.to(dtype), event_dims)
+    c = over_event(times(gradient, weight).to(dtype), event_dims)
     precision = torch.exp(-0.5 * v)
     # (z - m) e^(-v/2) for the z that the present m and v give: in value, eps exactly.
     distance = eps * torch.exp(-0.5 * unmoved(v)) - unmoved(m) * precision
@@ -256,6 +257,18 @@ def score_function_backward(
     by_logvar = _over_samples(times(c, 0.5 * (distance * distance - 1)), num_samples)
     gradients = (by_mean, _inside(by_logvar, logvar, bounds))
     return _summed(gradients, (mean, logvar), mean.shape, needs)
+
+
+def squared_error_backward(
+    gradient: Tensor,  # [*batch] of mean
+    x: Tensor,
+    mean: Tensor,
+    event_dims: int,
+    needs: Needs,
+) -> Gradients:
+    return gaussian_log_likelihood_backward(
+        -2 * gradient, x, mean, None, event_dims, (0.0, 0.0), (*needs, False)
+    )[:2]
 
 
 def gaussian_log_likelihood_backward(
