@@ -2,6 +2,7 @@
 
 VAE_FAST_NATIVE=0 leaves the compiled module out (reference and Triton backends only).
 VAE_FAST_CUDA=auto|on|off says whether the CUDA kernels are built; CUDAARCHS, for which GPUs.
+CMAKE_ARGS has more options for CMake.
 """
 
 from __future__ import annotations
@@ -9,6 +10,7 @@ from __future__ import annotations
 import hashlib
 import importlib
 import os
+import shlex
 import shutil
 import subprocess
 import sys
@@ -20,7 +22,9 @@ from setuptools.command.build_ext import build_ext
 
 ROOT = Path(__file__).resolve().parent
 # What CMake reads only once per build folder: another value gets another folder.
-TOOLCHAIN = ("CXX", "CXXFLAGS", "CPPFLAGS", "LDFLAGS", "CUDACXX", "CUDAFLAGS", "CUDAHOSTCXX")
+TOOLCHAIN = (
+    "CXX", "CXXFLAGS", "CPPFLAGS", "LDFLAGS", "CUDACXX", "CUDAFLAGS", "CUDAHOSTCXX", "CMAKE_ARGS",
+)  # fmt: skip
 
 
 def native() -> bool:
@@ -87,6 +91,7 @@ class CMakeBuild(build_ext):
             f"-DPython_EXECUTABLE={sys.executable}",
             f"-Dpybind11_DIR={pybind11.get_cmake_dir()}",
             f"-DVAE_FAST_CUDA={cuda}",
+            *shlex.split(os.environ.get("CMAKE_ARGS", "")),
         ]
         compile_ = [program("cmake"), "--build", str(folder)]
         if jobs := os.environ.get("MAX_JOBS"):

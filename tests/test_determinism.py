@@ -8,7 +8,7 @@ import pytest
 import torch
 from cases import ARGUMENTS, FLOATS, Case, priors
 from check import run
-from conftest import Backend
+from conftest import INTERPRETED, Backend
 from torch import Tensor
 
 import vae_fast.functional as F
@@ -88,10 +88,12 @@ def test_noise_does_not_depend_on_the_number_of_threads(
 
 @pytest.mark.parametrize("op", ARGUMENTS)
 def test_the_same_call_gives_the_same_bits(op: str, backend: Backend) -> None:
+    # In Triton's interpreter one program runs after another, and does so slowly.
+    again = 1 if backend.name == "triton" and INTERPRETED else 3
     for shape in ((301, 257), (7, 5)):
         for case in cases(op, shape, torch.float32):
             first = results(case, backend)
-            for _ in range(3):
+            for _ in range(again):
                 assert_identical(first, results(case, backend))
 
 

@@ -17,6 +17,7 @@ import zipfile
 from collections.abc import Callable
 from pathlib import Path
 
+import cuda_host
 import pytest
 from packaging.requirements import Requirement
 
@@ -29,11 +30,10 @@ def built(test: Callable[..., None]) -> Callable[..., None]:
 
 
 def environment(**more: str) -> dict[str, str]:
-    ours = ("PYTHON", "VAE_FAST_", "CUDAARCHS")
+    ours = ("PYTHON", "VAE_FAST_", "CUDAARCHS", "CMAKE_ARGS")
     kept = {name: value for name, value in os.environ.items() if not name.startswith(ours)}
-    kept["CUDAARCHS"] = (
-        "90"  # one, where there is a CUDA compiler: it is the package that is tested
-    )
+    # Code for one GPU, where there is a CUDA compiler, and for one CPU: the package is tested.
+    kept |= {"CUDAARCHS": "90", "CMAKE_ARGS": " ".join(cuda_host.BASELINE)}
     return kept | {"PIP_CONSTRAINT": str(ROOT / "constraints.txt"), **more}
 
 

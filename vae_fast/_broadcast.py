@@ -18,6 +18,8 @@ def reduction(shape: Sequence[int], full: Sequence[int], event_dims: int) -> int
 
     None: for something else, such as the channels of an image. Kernels take no such operand.
     """
+    if shape == full:
+        return FULL
     split = len(full) - event_dims
     if event_dims and len(shape) == event_dims and shape == full[split:]:  # in the shortest time
         return COLUMN

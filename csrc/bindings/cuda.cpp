@@ -271,9 +271,10 @@ py::tuple importance_weighted_elbo_forward(Object log_weights) {
 }
 
 // Of the mean there is only the gradient, in the dtype that it would be read in.
-py::tuple score_function_backward(Object grad, Object weight, Object mean, int dtype,
-                                  Object logvar, Object eps, Object seed, Samples samples, int event_dims, Object row_offset,
-                                  const py::tuple& bounds, const py::tuple& needs) {
+py::tuple score_function_backward(Object grad, Object weight, Object mean, int dtype, Object logvar,
+                                  Object eps, Object seed, Samples samples, int event_dims,
+                                  Object row_offset, const py::tuple& bounds,
+                                  const py::tuple& needs) {
   Gaussian in(mean, logvar, py::none(), py::none(), event_dims);
   in.mean.dtype = static_cast<DType>(dtype);
   const NewTensor grad_mean = NewGradients::make(needs, 0, in.mean, in.frame);
@@ -285,9 +286,8 @@ py::tuple score_function_backward(Object grad, Object weight, Object mean, int d
     TensorView given = read(eps), upstream = read(grad), weights = read(weight);
     launch(&device::score_function_backward,
            ScoreFunctionArgs{
-               shape, in.mean.dtype, of_rows(upstream, in, samples),
-               of_rows(weights, in, samples), view_of(in.logvar, axes_of(in)),
-               bounds_of(bounds), of_elements(given, in, samples),
+               shape, in.mean.dtype, of_rows(upstream, in, samples), of_rows(weights, in, samples),
+               view_of(in.logvar, axes_of(in)), bounds_of(bounds), of_elements(given, in, samples),
                noise_of(seed, row_offset, in.frame.device), grad_mean.output, grad_logvar.output},
            in.frame.device);
   }

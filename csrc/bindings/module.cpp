@@ -221,27 +221,27 @@ py::tuple importance_weighted_elbo_forward(Object log_weights) {
 }
 
 py::tuple score_function_backward(Object grad, Object weight, Object mean, Object logvar,
-                                  Object eps, Object seed, Samples samples, int event_dims, Object row_offset,
-                                  const py::tuple& bounds, const py::tuple& needs) {
+                                  Object eps, Object seed, Samples samples, int event_dims,
+                                  Object row_offset, const py::tuple& bounds,
+                                  const py::tuple& needs) {
   const Gaussian in(mean, logvar, py::none(), py::none(), event_dims);
   const NewGradients gradients(in, needs);
   const TensorView noise = read(eps), upstream = read(grad), weights = read(weight);
   launch(&Kernels::score_function_backward,
          ScoreFunctionArgs{in.frame.shape(), samples.value_or(1), inputs(in, bounds),
                            operand(noise, in.count(samples)), noise_of(seed, row_offset),
-                           operand(upstream, in.rows(samples)),
-                           operand(weights, in.rows(samples)), gradients.mean.output,
-                           gradients.logvar.output},
+                           operand(upstream, in.rows(samples)), operand(weights, in.rows(samples)),
+                           gradients.mean.output, gradients.logvar.output},
          in.wide());
   return py::make_tuple(gradients.mean.tensor, gradients.logvar.tensor);
 }
 
 template <void (*Kernels::*kKernel)(const LogLikelihoodArgs&, int, bool)>
-py::object row_value(Object x, Object mean, Object logvar, int event_dims, const py::tuple& bounds) {
+py::object row_value(Object x, Object mean, Object logvar, int event_dims,
+                     const py::tuple& bounds) {
   const Likelihood in(x, mean, logvar, event_dims);
   const NewTensor value = make_rows(in.frame, compute_dtype(in.wide()));
-  launch(kKernel, LogLikelihoodArgs{in.frame.shape(), inputs(in, bounds), value.output},
-         in.wide());
+  launch(kKernel, LogLikelihoodArgs{in.frame.shape(), inputs(in, bounds), value.output}, in.wide());
   return value.tensor;
 }
 

@@ -235,7 +235,8 @@ void require_broadcastable(const TensorView& tensor, const Frame& frame) {
   for (int d = 0; fits && d < tensor.dims; ++d)
     fits = tensor.sizes[d] == 1 || tensor.sizes[d] == frame.sizes[lead + d];
   if (!fits)
-    refuse_beside(tensor.tensor, "its shape does not broadcast to the call's, or its device is another");
+    refuse_beside(tensor.tensor,
+                  "its shape does not broadcast to the call's, or its device is another");
 }
 
 void require_count(const TensorView& tensor, int64_t count, Device device) {

@@ -13,9 +13,9 @@ namespace vae_fast {
 // Where tensors come from: the capsule of torch.Tensor's table; who makes those of at least `large`
 // bytes, as function(sizes, code of the dtype); the types whose tensors are plain memory, and that
 // of their storages; who tells how many threads to use; what an operand has one element for, as
-// function(shape, full shape, event_dims); and who raises the error of a tensor that cannot be read,
-// or does not fit the others, as function(tensor, reason, fits). Called once, when the backend is
-// imported; false: the table is of a version that is not known here.
+// function(shape, full shape, event_dims); and who raises the error of a tensor that cannot be
+// read, or does not fit the others, as function(tensor, reason, fits). Called once, when the
+// backend is imported; false: the table is of a version that is not known here.
 bool connect(const pybind11::capsule& table, pybind11::object make_large, int64_t large,
              pybind11::tuple plain_types, const pybind11::object& storage,
              pybind11::object num_threads, pybind11::object reduction, pybind11::object refuse);

@@ -22,6 +22,8 @@ from vae_fast._backends import _native, cuda
 
 ROOT = Path(__file__).parents[2]
 NAME = "cuda_host"
+# For CMake: the kernels of the instruction set that every CPU has, and of no other.
+BASELINE = tuple(f"-DVF_COMPILES_{name}=OFF" for name in ("AVX2", "AVX512", "AVX512BF16"))
 
 
 def folder(kind: str) -> Path:

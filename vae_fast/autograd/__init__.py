@@ -2,11 +2,11 @@
 
 An op is a ``torch.autograd.Function`` around its backend. In eager mode the backend is called as it
 is, outside the dispatcher, which costs more than a small kernel. The compiler, dispatch modes and
-tensor subclasses (fake tensors among them) get the same Function around the same backend, whose
-functions are registered ops then (``dispatched.py``).
+tensor subclasses (fake tensors among them) get a registered op, whose derivative is the same
+Function around the same backend (``dispatched.py``).
 
-Whoever has to see through an op gets the reference's formulas instead (``COMPOSED``), and so
-does a backward pass that no kernel can run (``gradients``).
+Whoever has to see through an op gets the reference's formulas instead (``COMPOSED``), and so does
+a backward pass that no kernel can run (``gradients``).
 """
 
 from __future__ import annotations
@@ -81,6 +81,7 @@ def apply_of(function: type[torch.autograd.Function]) -> Callable[..., Any]:
 
 
 def require_strided(upstream: Tensor | None) -> None:
+    """TypeError for a gradient from above of another layout."""
     if upstream is not None and upstream.layout is not torch.strided:
         raise TypeError(
             f"a gradient from above must be a strided tensor; got layout {upstream.layout}"
