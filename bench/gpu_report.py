@@ -1,7 +1,7 @@
 """What ``make gpu-check`` found, kept and shown: ``python -m bench.gpu_report FOLDER``.
 
 Keeps the check in ``bench/results/gpu-check/`` and its suite beside the results of other machines,
-one file each a machine, and writes ``docs/performance.md`` again.
+one file each a machine. ``python -m bench.report`` then writes ``docs/performance.md`` again.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
-from bench import machine, results, tables
+from bench import machine, tables
 from bench.results import FOLDER
 from bench.tables import show_time, table
 
@@ -171,12 +171,10 @@ def keep(folder: Path) -> list[Path]:
 
 
 def main() -> None:
-    from bench import report
-
     for folder in sys.argv[1:]:
         for path in keep(Path(folder)):
             print(f"wrote {path}")
-    print(f"wrote {report.write(results.stored())}")
+    print("write the page again with: python -m bench.report")
 
 
 if __name__ == "__main__":

@@ -24,14 +24,12 @@ from bench.ops import OPS, Inputs, run_backward
 from bench.workload import Workload
 from vae_fast import _backends, _seed
 from vae_fast._control import NO_CONTROL
-from vae_fast.autograd import apply_of
-from vae_fast.autograd.sample_kl import SampleKL
+from vae_fast.autograd.sample_kl import sample_kl
 
 OP = OPS["sample_kl"]
 SECONDS = 4.0
 WAITING, REPLAYED = "waiting for a device that has nothing to do", "a replay of it as a CUDA graph"
 WARM_UP_CALLS = 3
-_apply = apply_of(SampleKL)
 Step = Callable[[int], object]
 
 
@@ -70,8 +68,8 @@ def stages(work: Workload) -> dict[str, Step]:
     z, kl = (t.detach() for t in work.functions[peers.OURS](*work.copies[0].arguments))
 
     def function(mean: Tensor, logvar: Tensor, seed: int | Tensor, backend: ModuleType) -> Any:
-        options = (seed, None, 1, 0, (-30.0, 20.0), NO_CONTROL)
-        return _apply(mean, logvar, None, None, None, options, False, backend)[:2]
+        options = (seed, None, 1, 0, (-30.0, 20.0), NO_CONTROL, False)
+        return sample_kl.apply(options, backend, (mean, logvar, None, None, None))[:2]
 
     nothing = _without_kernels(z, kl)
     calls = {

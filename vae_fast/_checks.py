@@ -163,7 +163,7 @@ def broadcastable(
     full: torch.Size,
     event_dims: int,
     device: torch.device,
-    beside: tuple[Tensor | None, ...],
+    beside: tuple[object, ...],
 ) -> Tensor:
     """``value``, checked to be broadcastable to ``full``; ``beside`` are the call's other tensors.
 
@@ -178,7 +178,8 @@ def broadcastable(
         return value
     require_memory(value)
     # In the type computed in already, so that autograd's sum is one of unrounded terms.
-    return value.to(compute_dtype(value, *beside)).expand(full)
+    tensors = (other for other in beside if isinstance(other, Tensor))
+    return value.to(compute_dtype(value, *tensors)).expand(full)
 
 
 def gaussian(

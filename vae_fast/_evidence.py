@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor
@@ -11,9 +10,7 @@ from torch import Tensor
 from vae_fast import functional
 from vae_fast._checks import integer
 from vae_fast.autograd.noise import draw_seed
-
-if TYPE_CHECKING:
-    from vae_fast.model import FusedVAE
+from vae_fast.objectives.objective import Model
 
 # Of the decoder's mean, at once: 16 MiB in float32, and a few times that in a network around it.
 ELEMENTS = 2**22
@@ -21,7 +18,7 @@ ELEMENTS = 2**22
 
 @torch.no_grad()
 def log_likelihood(
-    model: FusedVAE,
+    model: Model,
     x: Tensor,  # [N, *input_shape]
     num_samples: int,
     chunk: int | None,

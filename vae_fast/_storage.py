@@ -27,10 +27,14 @@ def require_memory(*tensors: Tensor | None) -> None:
     if torch.compiler.is_dynamo_compiling():
         return
     for tensor in tensors:
-        if tensor is None or not is_plain(tensor):
+        # Written out, as ``is_plain`` and ``extent`` are: some of a small call's time.
+        if tensor is None or type(tensor) not in PLAIN or not torch._C._has_storage(tensor):
             continue
-        held = tensor.untyped_storage().nbytes()
-        end = tensor.storage_offset() * tensor.itemsize + extent(tensor)
+        held, offset = tensor.untyped_storage().nbytes(), tensor.storage_offset()
+        if tensor.is_contiguous():
+            end = (offset + tensor.numel()) * tensor.itemsize
+        else:
+            end = offset * tensor.itemsize + extent(tensor)
         if end <= held or tensor.numel() == 0:
             continue
         # Zeros that torch keeps without memory it does not read, nor a functional tensor's.

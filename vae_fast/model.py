@@ -16,7 +16,7 @@ from vae_fast._evidence import log_likelihood
 from vae_fast._sharding import inside, is_fully_sharded, with_whole_parameters
 from vae_fast.networks import GaussianMLP
 from vae_fast.objectives.elbo import ELBO
-from vae_fast.objectives.iwae import IWAE
+from vae_fast.objectives.objective import Objective
 from vae_fast.objectives.state import RunningMean
 from vae_fast.output import VAEOutput
 
@@ -29,6 +29,17 @@ def _read_logvar(_: nn.Module, state: dict[str, Any], prefix: str, *rest: object
         value = state.get(prefix + name)
         if isinstance(value, Tensor) and value.dim() == 0:
             state[prefix + name] = value.detach().reshape(1)
+
+
+def _replaced(objective: Any, **changes: Any) -> Any:
+    """The objective with other values; TypeError where it has none of that name."""
+    is_one = dataclasses.is_dataclass(objective)
+    if not is_one:
+        raise TypeError(
+            f"{', '.join(changes)} can be set of an objective that is a dataclass; got "
+            f"{type(objective).__name__}"
+        )
+    return dataclasses.replace(objective, **changes)
 
 
 class FusedVAE(nn.Module):
@@ -54,8 +65,8 @@ class FusedVAE(nn.Module):
             makes the likelihood of a learned variance unbounded.
         beta: weight of the KL in the loss; settable, and never recompiles a compiled model.
         num_samples: L, Monte-Carlo samples of z a row; settable.
-        objective: what is optimised and how, of ``vae_fast.objectives``; None: ``ELBO`` with
-            beta and num_samples, which an objective has itself.
+        objective: what is optimised and how, of ``vae_fast.objectives`` or of your own; None:
+            ``ELBO`` with beta and num_samples, which an objective has itself.
         prior: module returning the mean and the log-variance of p(z), broadcastable to
             ``[*latent]``, such as ``GaussianPrior``; None: N(0, I).
         backend: of the ops, as in ``vae_fast.functional``.
@@ -82,7 +93,7 @@ class FusedVAE(nn.Module):
         decoder_logvar_min: float = -6.0,
         beta: float = 1.0,
         num_samples: int = 1,
-        objective: ELBO | IWAE | None = None,
+        objective: Objective | None = None,
         prior: nn.Module | None = None,
         backend: str | None = None,
     ) -> None:
@@ -104,8 +115,11 @@ class FusedVAE(nn.Module):
                 "beta and num_samples must be given to the objective where there is one; got "
                 f"beta={beta!r} and num_samples={num_samples!r} beside {objective!r}"
             )
-        elif not isinstance(objective, (ELBO, IWAE)):
-            raise TypeError(f"objective must be an ELBO or an IWAE; got {objective!r}")
+        elif isinstance(objective, type) or not isinstance(objective, Objective):
+            raise TypeError(
+                "objective must be an Objective, such as ELBO() and IWAE(5), with __call__, "
+                f"check_model and make_state; got {objective!r}"
+            )
         prior_learns = prior is not None and any(p.requires_grad for p in prior.parameters())
         objective.check_model(self.latent_shape, prior_learns, decoder_variance)
         self.decoder_variance = decoder_variance
@@ -132,23 +146,30 @@ class FusedVAE(nn.Module):
 
     @property
     def beta(self) -> float:
-        """Present weight of the KL in the loss. Setting it ends the objective's schedule."""
-        return self.objective_state.beta.value
+        """Present weight of the KL in the loss, of an objective that has it. Setting it ends the
+        objective's schedule."""
+        scheduled = self.objective_state.beta
+        if scheduled is None:
+            raise AttributeError(f"{self.objective!r} has no beta")
+        return scheduled.value
 
     @beta.setter
     def beta(self, value: float) -> None:
         # Made for its checks only: compiled code would notice another objective.
-        dataclasses.replace(self.objective, beta=value)
+        _replaced(self.objective, beta=value)
+        assert self.objective_state.beta is not None
         self.objective_state.beta.set(value)
 
     @property
     def num_samples(self) -> int:
-        """Samples of z a row."""
+        """Samples of z a row, of an objective that has them."""
+        if not hasattr(self.objective, "num_samples"):
+            raise AttributeError(f"{self.objective!r} has no num_samples")
         return self.objective.num_samples
 
     @num_samples.setter
     def num_samples(self, value: int) -> None:
-        self.objective = dataclasses.replace(self.objective, num_samples=value)
+        self.objective = _replaced(self.objective, num_samples=value)
 
     def set_step(self, step: int) -> None:
         """Give the objective's schedules their values at optimiser step ``step`` (0, 1, 2, ...).
@@ -347,10 +368,8 @@ class FusedVAE(nn.Module):
         return self.decode(self.encode(x)[0])[0]
 
     def extra_repr(self) -> str:
-        return (
-            f"input_shape={self.input_shape}, latent_shape={self.latent_shape}, "
-            f"decoder_variance={self.decoder_variance!r}, "
-            f"decoder_logvar_min={self.decoder_logvar_min}, beta={self.beta}, "
-            f"num_samples={self.num_samples}, objective={self.objective}, "
-            f"backend={self.backend!r}"
-        )
+        names = (
+            "input_shape", "latent_shape", "decoder_variance", "decoder_logvar_min", "beta",
+            "num_samples", "objective", "backend",
+        )  # fmt: skip
+        return ", ".join(f"{name}={getattr(self, name)!r}" for name in names if hasattr(self, name))

@@ -12,6 +12,7 @@ from vae_fast._backends.reference import compute_dtype
 from vae_fast._storage import require_memory
 
 _C = _native.module
+_COMPUTED = (torch.float32, torch.float64)
 _NO_BOUNDS = (0.0, 0.0)  # without a log-variance there is nothing to clamp
 
 
@@ -47,10 +48,9 @@ def noise(
 
 def importance_weighted_elbo_forward(log_weights: Tensor) -> tuple[Tensor, Tensor]:
     # They are one element for each event's worth of others: converting them costs little.
-    compute = compute_dtype(log_weights)
-    if log_weights.dtype is not compute or not log_weights.is_contiguous():
+    if log_weights.dtype not in _COMPUTED or not log_weights.is_contiguous():
         require_memory(log_weights)
-        log_weights = log_weights.to(compute).contiguous()
+        log_weights = log_weights.to(compute_dtype(log_weights)).contiguous()
     return _C.importance_weighted_elbo_forward(log_weights)
 
 

@@ -1,17 +1,12 @@
-"""Autograd of the ops, a file each.
+"""Autograd of the ops: what an op is (``op.py``), and a file for each.
 
-An op is a ``torch.autograd.Function`` around its backend. In eager mode the backend is called as it
-is, outside the dispatcher, which costs more than a small kernel. The compiler, dispatch modes and
-tensor subclasses (fake tensors among them) get a registered op, whose derivative is the same
-Function around the same backend (``dispatched.py``).
-
-Whoever has to see through an op gets the reference's formulas instead (``COMPOSED``), and so does
-a backward pass that no kernel can run (``gradients``).
+Whoever has to see through an op gets the reference's formulas in place of a kernel (``COMPOSED``),
+and so does a backward pass that no kernel can run (``gradients``).
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from types import ModuleType
 from typing import TYPE_CHECKING, Any
 
@@ -27,7 +22,7 @@ if TYPE_CHECKING:
     from vae_fast.autograd.dispatched import Dispatched
 
 
-def is_watched(backend: str | None, *tensors: Tensor | None) -> bool:
+def is_watched(backend: str | None, tensors: Sequence[Tensor | None]) -> bool:
     """Whether someone traces, wraps or differentiates the call, and so must be shown what it is
     made of."""
     if (
@@ -64,20 +59,7 @@ def apply_of(function: type[torch.autograd.Function]) -> Callable[..., Any]:
     which of two names the backward pass was defined, 0.5 µs.
     """
     function._backward_cls.apply = function.backward  # type: ignore[attr-defined]
-    apply = super(torch.autograd.Function, function).apply  # type: ignore[misc]
-
-    def call(*arguments: Any) -> Any:
-        try:
-            return apply(*arguments)
-        except RuntimeError:  # a tensor of inference mode cannot be saved; its copy can
-            copied = tuple(
-                a.clone() if isinstance(a, Tensor) and a.is_inference() else a for a in arguments
-            )
-            if all(a is b for a, b in zip(arguments, copied, strict=True)):
-                raise
-        return apply(*copied)
-
-    return call
+    return super(torch.autograd.Function, function).apply  # type: ignore[misc]
 
 
 def require_strided(upstream: Tensor | None) -> None:

@@ -50,8 +50,9 @@ def _as_meant(names: Sequence[str], given: Sequence[Any]) -> list[Any]:
     return meant
 
 
-def _names(arguments: str) -> list[str]:
-    return [each.split()[-1] for each in arguments.split(", ")]
+def names_of(schema: str) -> list[str]:
+    """Of the arguments."""
+    return [each.split()[-1] for each in schema.split(", ") if each]
 
 
 def register(
@@ -101,23 +102,20 @@ def register_forward(
     returns: str,
     apply: Callable[..., Any],
     fake: Callable[..., Any],
-    forward: Callable[..., Any] | None = None,
+    forward: Callable[..., Any],
 ) -> Callable[..., Any]:
     """Registers ``vae_fast::<op>``: who traces or wraps a call calls what this returns.
 
-    Its arguments are followed by the backend's name. Without autograd it is the backend's
-    ``<op>_forward``, or ``forward(*arguments, backend)``. With autograd it is ``apply``, which gets
-    a ``Dispatched`` in place of the name. Where a returned tensor may be missing, the op returns
-    a list of those that there are (``Tensor[]``), and so do ``fake`` and ``apply``.
+    Its arguments are followed by the backend's name. Without autograd it is ``forward``; with
+    autograd ``apply``, which gets a ``Dispatched`` in place of the name. Where a returned tensor
+    may be missing, the op returns a list of those that there are (``Tensor[]``), and so do ``fake``
+    and ``apply``.
     """
 
-    names = _names(arguments)
+    names = names_of(arguments)
 
     def run(*given: Any) -> Any:
-        meant, backend = _as_meant(names, given[:-1]), given[-1]
-        if forward is not None:
-            return forward(*meant, backend)
-        made = getattr(_backends.get(backend), f"{op}_forward")(*meant)
+        made = forward(*_as_meant(names, given[:-1]), given[-1])
         return made if returns != "Tensor[]" else list(_tensors(made))
 
     registered = register(op, f"({arguments}, str backend) -> {returns}", run, fake)
@@ -137,7 +135,7 @@ def register_forward(
 def register_backward(function: str, arguments: str, inputs: Sequence[str]) -> None:
     """Registers the backends' backward ``function``, whose last argument says which gradients of
     ``inputs``, names among ``arguments``, are needed."""
-    names = _names(arguments)
+    names = names_of(arguments)
     first = names.index(inputs[0])
 
     def run(*given: Any) -> list[Tensor]:

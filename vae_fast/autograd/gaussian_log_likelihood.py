@@ -1,72 +1,35 @@
-"""Autograd of ``gaussian_log_likelihood``."""
+"""``gaussian_log_likelihood`` and ``squared_error`` to autograd."""
 
 from __future__ import annotations
 
-from types import ModuleType
 from typing import Any
 
-import torch
 from torch import Tensor
 
-from vae_fast import _backends
-from vae_fast._backends import SEEN_THROUGH, reference
-from vae_fast._backends.reference import compute_dtype
-from vae_fast.autograd import apply_of, gradients, is_watched
-from vae_fast.autograd.dispatched import Dispatched, register_backward, register_forward
-
-_ARGUMENTS = "Tensor x, Tensor mean, Tensor? logvar, int event_dims, float[] bounds"
+from vae_fast.autograd.op import Op, of_rows
 
 
-class GaussianLogLikelihood(torch.autograd.Function):
-    @staticmethod
-    def forward(
-        ctx: Any,
-        x: Tensor,
-        mean: Tensor,
-        logvar: Tensor | None,
-        event_dims: int,
-        bounds: tuple[float, float],
-        backend: ModuleType | Dispatched,
-    ) -> Tensor:
-        ctx.save_for_backward(x, mean, logvar)
-        ctx.options, ctx.backend = (event_dims, bounds), backend
-        return backend.gaussian_log_likelihood_forward(x, mean, logvar, event_dims, bounds)
+class GaussianLogLikelihood(Op):
+    name = "gaussian_log_likelihood"
+    inputs = "Tensor x, Tensor mean, Tensor? logvar"
+    options = "int event_dims, float[] bounds"
+    upstream = "Tensor grad_ll"
+    learned = ("x", "mean", "logvar")
 
-    @staticmethod
-    def backward(ctx: Any, grad_ll: Tensor) -> Any:
-        made = gradients(
-            ctx.backend, "gaussian_log_likelihood_backward", (grad_ll,), ctx.saved_tensors,
-            ctx.options, ctx.needs_input_grad[:3], ctx.options[0], mean=1,
-        )  # fmt: skip
-        return *made, None, None, None
+    def shapes(self, call: Any) -> Tensor:
+        return of_rows(call, call.mean, call.x, call.logvar)
 
 
-_apply = apply_of(GaussianLogLikelihood)
+class SquaredError(Op):
+    name = "squared_error"
+    inputs = "Tensor x, Tensor mean"
+    options = "int event_dims"
+    upstream = "Tensor gradient"
+    learned = ("x", "mean")
+
+    def shapes(self, call: Any) -> Tensor:
+        return of_rows(call, call.mean, call.x)
 
 
-def gaussian_log_likelihood(
-    x: Tensor,
-    mean: Tensor,
-    logvar: Tensor | None,
-    event_dims: int,
-    bounds: tuple[float, float],
-    backend: str,
-) -> Tensor:
-    if is_watched(backend, x, mean, logvar):
-        if backend in SEEN_THROUGH:
-            return reference.gaussian_log_likelihood_forward(x, mean, logvar, event_dims, bounds)
-        return _op(x, mean, logvar, event_dims, bounds, backend)
-    return _apply(x, mean, logvar, event_dims, bounds, _backends.get(backend))
-
-
-def _fake(
-    x: Tensor, mean: Tensor, logvar: Tensor | None, event_dims: int, *_options: Any
-) -> Tensor:
-    dtype = compute_dtype(x, mean, logvar)
-    return mean.new_empty(mean.shape[: mean.dim() - event_dims], dtype=dtype)
-
-
-_op = register_forward("gaussian_log_likelihood", _ARGUMENTS, "Tensor", _apply, _fake)
-register_backward(
-    "gaussian_log_likelihood_backward", f"Tensor grad_ll, {_ARGUMENTS}", ("x", "mean", "logvar")
-)
+gaussian_log_likelihood = GaussianLogLikelihood()
+squared_error = SquaredError()

@@ -1,4 +1,4 @@
-"""Autograd of ``negative_elbo``.
+"""``negative_elbo`` to autograd.
 
 For a scalar loss the forward pass makes the gradients for an upstream gradient of 1; the first
 backward pass scales them in place by what arrives, and hands them over. A second one (a retained
@@ -20,136 +20,104 @@ from vae_fast import _backends
 from vae_fast._backends import SEEN_THROUGH, reference
 from vae_fast._backends.reference import compute_dtype, grad_kl
 from vae_fast._storage import UnreadableError, require_memory
-from vae_fast.autograd import (
-    apply_of,
-    gradients,
-    is_differentiated,
-    is_watched,
-)
-from vae_fast.autograd.dispatched import Dispatched, register_backward, register_forward
+from vae_fast.autograd import gradients, is_differentiated, is_watched
 from vae_fast.autograd.halves import with_halves, without_gaps
+from vae_fast.autograd.op import FIRST, Inputs, Op, Options
 
 _NONE = (False, False, False)  # gradients by mean, logvar and kl
 
 
-class NegativeELBO(torch.autograd.Function):
-    @staticmethod
-    def forward(
-        ctx: Any,
-        x: Tensor,
-        mean: Tensor,
-        logvar: Tensor | None,
-        kl: Tensor,
-        beta: float | Tensor,
-        reduction: str,
-        event_dims: int,
-        bounds: tuple[float, float],
-        backend: ModuleType | Dispatched,
+class NegativeELBO(Op):
+    name = "negative_elbo"
+    inputs = "Tensor x, Tensor mean, Tensor? logvar, Tensor kl"
+    options = "Tensor beta, str reduction, int event_dims, float[] bounds"
+    returns = "(Tensor, Tensor)"
+    learned = ("x", "mean", "logvar")
+    backward_arguments = (
+        "Tensor grad_loss, Tensor x, Tensor mean, Tensor? logvar, str reduction, int event_dims, "
+        "float[] bounds"
+    )
+
+    def shapes(self, call: Any) -> tuple[Tensor, Tensor]:
+        kl, dtype = call.kl, compute_dtype(call.x, call.mean, call.logvar, call.kl)
+        loss = kl.shape if call.reduction == "none" else ()
+        return kl.new_empty(loss, dtype=dtype), kl.new_empty(kl.shape, dtype=dtype)
+
+    def forward(self, backend: Any, inputs: Inputs, options: Options) -> Any:
+        return backend.negative_elbo_forward(*inputs, *options, _NONE)[:2]
+
+    def composed(self, inputs: Inputs, options: Options) -> tuple[Tensor, Tensor]:
+        loss, log_likelihood = reference.negative_elbo(*inputs, *options)
+        return loss, log_likelihood.detach()
+
+    def run(
+        self, ctx: Any, backend: Any, inputs: Inputs, options: Options
     ) -> tuple[Tensor, Tensor]:
-        needs_x, needs = ctx.needs_input_grad[0], ctx.needs_input_grad[1:4]
+        _, mean, logvar, kl = inputs
+        _, reduction, event_dims, _ = options
+        needs_x, needs = ctx.needs_input_grad[FIRST], ctx.needs_input_grad[FIRST + 1 :]
         dtypes = (mean.dtype, kl.dtype, mean.dtype if logvar is None else logvar.dtype)
         one_pass = (
             any(needs) and not needs_x and reduction != "none" and torch.float16 not in dtypes
-            and isinstance(backend, ModuleType) and backend is not reference
+            and type(backend) is ModuleType and backend is not reference
         )  # fmt: skip
-        loss, log_likelihood, *gradients = backend.negative_elbo_forward(
-            x, mean, logvar, kl, beta, reduction, event_dims, bounds,
+        loss, log_likelihood, *made = backend.negative_elbo_forward(
+            *inputs, *options,
             with_halves(needs, mean, logvar, event_dims) if one_pass else _NONE,
         )  # fmt: skip
-        ctx.save_for_backward(x, mean, logvar, kl)
-        ctx.gradients = gradients[0] if one_pass else None
-        ctx.beta, ctx.backend = beta, backend
-        ctx.options = (reduction, event_dims, bounds)
+        ctx.save_for_backward(*inputs)
+        ctx.made = made[0] if one_pass else None
         ctx.mark_non_differentiable(log_likelihood)
-        ctx.set_materialize_grads(False)
         return loss, log_likelihood
 
-    @staticmethod
-    def backward(ctx: Any, grad_loss: Tensor | None, _grad_ll: Tensor | None) -> Any:
+    def gradients(
+        self, ctx: Any, backend: Any, options: Options, upstream: tuple[Tensor | None, ...]
+    ) -> tuple[Any, ...]:
+        grad_loss, _ = upstream
         if grad_loss is None:
-            return (None,) * 9
-        if ctx.gradients is not None and not torch.is_grad_enabled():
+            return None, None, None, None
+        if ctx.made is not None and not torch.is_grad_enabled():
             try:
-                ctx.backend.scale_(without_gaps(ctx.gradients), grad_loss)
+                backend.scale_(without_gaps(ctx.made), grad_loss)
             except UnreadableError:  # before anything has been scaled
                 pass
             else:
-                made, ctx.gradients = ctx.gradients, None
-                return None, *made, None, None, None, None, None
+                ready, ctx.made = ctx.made, None
+                return None, *ready
         *inputs, kl = ctx.saved_tensors
-        needs, needs_kl = ctx.needs_input_grad[:3], ctx.needs_input_grad[3]
-        made = (None, None, None)
+        beta, *others = options
+        needs = ctx.needs_input_grad[self._needs]
+        made: tuple[Tensor | None, ...] = (None, None, None)
         if any(needs):
             made = gradients(
-                ctx.backend, "negative_elbo_backward", (grad_loss,), tuple(inputs), ctx.options,
-                needs, ctx.options[1], mean=1,
+                backend, self._backward, (grad_loss,), tuple(inputs), tuple(others), needs,
+                others[1], mean=1,
             )  # fmt: skip
         require_memory(grad_loss, kl)
-        by_kl = grad_kl(grad_loss, kl, ctx.beta, ctx.options[0]) if needs_kl else None
-        return *made, by_kl, None, None, None, None, None
+        by_kl = grad_kl(grad_loss, kl, beta, others[0]) if ctx.needs_input_grad[-1] else None
+        return *made, by_kl
+
+    def call_with(
+        self, backend: str, inputs: Inputs, beta: float | Tensor, options: Options
+    ) -> Any:
+        """``call``, with a ``beta`` that may be changed once it returns."""
+        given = beta if isinstance(beta, Tensor) else None
+        if given is not None:
+            require_memory(given)
+        if is_watched(backend, inputs if given is None else (*inputs, given)):
+            if backend in SEEN_THROUGH:
+                return self.composed(inputs, (beta, *options))
+            device = inputs[1].device
+            if given is not None:  # a copy, which nobody else writes to
+                beta = given.to(device, torch.float64, copy=True)
+            else:  # a product: the compiler leaves a float open if it multiplies, else burns it in
+                beta = torch.ones((), dtype=torch.float64, device=device) * beta
+            return self.op(*inputs, beta, *options, backend)
+        if not is_differentiated(*inputs):
+            return self.forward(_backends.get(backend), inputs, (beta, *options))
+        if given is not None:  # the backward pass needs today's value, whatever comes later
+            beta = given.clone() if given.device.type != "cpu" else given.item()
+        return self.apply((beta, *options), _backends.get(backend), inputs)
 
 
-_apply = apply_of(NegativeELBO)
-
-
-def negative_elbo(
-    x: Tensor,
-    mean: Tensor,
-    logvar: Tensor | None,
-    kl: Tensor,
-    beta: float | Tensor,
-    reduction: str,
-    event_dims: int,
-    bounds: tuple[float, float],
-    backend: str,
-) -> tuple[Tensor, Tensor]:
-    given_beta = beta if isinstance(beta, Tensor) else None
-    require_memory(given_beta)
-    if is_watched(backend, x, mean, logvar, kl, given_beta):
-        if backend in SEEN_THROUGH:
-            loss, log_likelihood = reference.negative_elbo(
-                x, mean, logvar, kl, beta, reduction, event_dims, bounds
-            )
-            return loss, log_likelihood.detach()
-        if isinstance(beta, Tensor):  # a copy, which nobody else writes to
-            beta = beta.to(mean.device, torch.float64, copy=True)
-        else:  # a product: the compiler leaves a float open if it multiplies, and burns in others
-            beta = torch.ones((), dtype=torch.float64, device=mean.device) * beta
-        return _op(x, mean, logvar, kl, beta, reduction, event_dims, bounds, backend)
-    if not is_differentiated(x, mean, logvar, kl):
-        return _backends.get(backend).negative_elbo_forward(
-            x, mean, logvar, kl, beta, reduction, event_dims, bounds, _NONE
-        )[:2]
-    if isinstance(beta, Tensor):  # the backward pass needs today's value, whatever comes later
-        beta = beta.clone() if beta.device.type != "cpu" else beta.item()
-    return _apply(x, mean, logvar, kl, beta, reduction, event_dims, bounds, _backends.get(backend))
-
-
-def _fake(
-    x: Tensor,
-    mean: Tensor,
-    logvar: Tensor | None,
-    kl: Tensor,
-    beta: Tensor,
-    reduction: str,
-    *_options: Any,
-) -> list[Tensor]:
-    dtype = compute_dtype(x, mean, logvar, kl)
-    loss_shape = kl.shape if reduction == "none" else ()
-    return [kl.new_empty(shape, dtype=dtype) for shape in (loss_shape, kl.shape)]
-
-
-_INPUTS = "Tensor x, Tensor mean, Tensor? logvar"
-_OPTIONS = "str reduction, int event_dims, float[] bounds"
-_ARGUMENTS = f"{_INPUTS}, Tensor kl, Tensor beta, {_OPTIONS}"
-
-
-def _forward(*arguments: Any) -> tuple[Tensor, Tensor]:
-    # No gradient is asked of it: whoever traces takes two passes.
-    return _backends.get(arguments[-1]).negative_elbo_forward(*arguments[:-1], _NONE)[:2]
-
-
-_op = register_forward("negative_elbo", _ARGUMENTS, "(Tensor, Tensor)", _apply, _fake, _forward)
-register_backward(
-    "negative_elbo_backward", f"Tensor grad_loss, {_INPUTS}, {_OPTIONS}", ("x", "mean", "logvar")
-)
+negative_elbo = NegativeELBO()

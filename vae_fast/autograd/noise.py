@@ -74,7 +74,7 @@ def draw_seed(
         )
     if torch.compiler.is_exporting() or torch._C._are_functorch_transforms_active():
         return _seed.draw_traced(like.device, generator)
-    if generator is None and is_watched(None, like):
+    if generator is None and is_watched(None, (like,)):
         return _draw_seed_op(like)
     return _seed.draw(like.device, generator)
 
@@ -89,7 +89,7 @@ def noise(
     device: torch.device,
     backend: str,
 ) -> Tensor:
-    if is_watched(backend):
+    if is_watched(backend, ()):
         if backend in SEEN_THROUGH:
             return reference.noise(shape, event_dims, num_samples, seed, row_offset, dtype, device)
         seed = _seed.to_tensor(seed, device)

@@ -37,7 +37,7 @@ def split_parameters(parameters: Tensor, dim: int) -> tuple[Tensor, Tensor]:
     """The halves of ``parameters`` along ``dim``, which is counted from the left."""
     # chunk is differentiated without Python, which joins what is small in less time.
     if (
-        is_watched(None, parameters)
+        is_watched(None, (parameters,))
         or parameters.numel() * parameters.itemsize < halves.SMALLEST
         or not (parameters.requires_grad and torch.is_grad_enabled())
         or not parameters.is_contiguous()

@@ -83,10 +83,13 @@ def sample_log_weights(
     _checks.one_of("estimator", estimator, _checks.ESTIMATORS)
     bounds = _checks.bounds(logvar_min, logvar_max)
     name = _backends.choose(backend, device)
-    return _sample_log_weights(
-        mean, logvar, prior_mean, prior_logvar, eps, seed, num_samples, event_dims, row_offset,
-        sample_offset, bounds, estimator, name, generator,
-    )  # fmt: skip
+    return _sample_log_weights.draw_and_call(
+        name,
+        (mean, logvar, prior_mean, prior_logvar, eps),
+        seed,
+        (num_samples, event_dims, row_offset, sample_offset, bounds, estimator),
+        generator,
+    )
 
 
 def importance_weighted_elbo(
@@ -123,7 +126,7 @@ def importance_weighted_elbo(
             f"log_weights must have shape [K, *batch] with K of at least 1; got {tuple(given)}"
         )
     name = _backends.choose(backend, log_weights.device)
-    return _importance_weighted_elbo(log_weights, name)
+    return _importance_weighted_elbo.call(name, (log_weights,))
 
 
 def score_function(
@@ -193,6 +196,9 @@ def score_function(
     name = _backends.choose(backend, device)
     if not is_differentiated(signal, mean, logvar):
         return signal.detach()  # a Function's view of a leaf would require a gradient
-    return _score_function(
-        signal, weight, mean, logvar, eps, seed, num_samples, event_dims, row_offset, bounds, name
+    return _score_function.draw_and_call(
+        name,
+        (signal, weight, mean, logvar, eps),
+        seed,
+        (num_samples, event_dims, row_offset, bounds),
     )

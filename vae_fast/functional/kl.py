@@ -85,11 +85,14 @@ def sample_kl(
     bounds = _checks.bounds(logvar_min, logvar_max)
     control = _checks.kl_control(free_bits, balance)
     name = _backends.choose(backend, device)
-    z, kl, dims = _sample_kl(
-        mean, logvar, prior_mean, prior_logvar, eps, seed, num_samples, event_dims, row_offset,
-        bounds, control, return_dims, name, generator,
-    )  # fmt: skip
-    return (z, kl) if dims is None else (z, kl, dims)
+    made = _sample_kl.draw_and_call(
+        name,
+        (mean, logvar, prior_mean, prior_logvar, eps),
+        seed,
+        (num_samples, event_dims, row_offset, bounds, control, return_dims),
+        generator,
+    )
+    return tuple(made) if return_dims else (made[0], made[1])
 
 
 def gaussian_kl(
@@ -122,6 +125,6 @@ def gaussian_kl(
     bounds = _checks.bounds(logvar_min, logvar_max)
     control = _checks.kl_control(free_bits, balance)
     name = _backends.choose(backend, device)
-    return _gaussian_kl(
-        mean, logvar, prior_mean, prior_logvar, event_dims, bounds, control, name
-    )  # fmt: skip
+    return _gaussian_kl.call(
+        name, (mean, logvar, prior_mean, prior_logvar), (event_dims, bounds, control)
+    )

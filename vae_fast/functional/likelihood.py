@@ -9,16 +9,16 @@ from vae_fast import _backends, _checks
 from vae_fast.autograd.gaussian_log_likelihood import (
     gaussian_log_likelihood as _gaussian_log_likelihood,
 )
+from vae_fast.autograd.gaussian_log_likelihood import squared_error as _squared_error
 from vae_fast.autograd.negative_elbo import negative_elbo as _negative_elbo
-from vae_fast.autograd.squared_error import squared_error as _squared_error
 from vae_fast.functional.kl import LOGVAR_MAX, LOGVAR_MIN
 
 
-def _data_arguments(
-    x: Tensor, mean: Tensor, event_dims: int | None
-) -> tuple[torch.Size, torch.Size, torch.device, int]:
-    """Checks data beside a decoder's mean. Returns the shapes of the two, their device, and the
-    event dims to use."""
+def _arguments(
+    x: Tensor, mean: Tensor, logvar: Tensor | None, event_dims: int | None, kl: Tensor | None = None
+) -> tuple[Tensor | None, torch.Size, torch.Size, torch.device, int]:
+    """Checks what the decoder's ops share. Returns the log-variance to use, the shapes of x and
+    mean, their device, and the event dims to use."""
     full, device = _checks.tensor("mean", mean), mean.device
     shape = _checks.tensor("x", x, device)
     if shape != full and shape != full[1:]:
@@ -26,18 +26,9 @@ def _data_arguments(
             "x must have the shape of mean, with or without mean's leading sample axis, "
             f"{tuple(full)}; got {tuple(shape)}"
         )
-    return shape, full, device, _checks.event_dims("x", event_dims, shape)
-
-
-def _likelihood_arguments(
-    x: Tensor, mean: Tensor, logvar: Tensor | None, event_dims: int | None, kl: Tensor | None = None
-) -> tuple[Tensor | None, torch.Size, torch.Size, torch.device, int]:
-    """Checks what the likelihoods share; the log-variance to use, and the rest as
-    ``_data_arguments`` returns it."""
-    shape, full, device, event_dims = _data_arguments(x, mean, event_dims)
+    event_dims = _checks.event_dims("x", event_dims, shape)
     if logvar is not None:
-        beside = (x, mean, kl if isinstance(kl, Tensor) else None)
-        logvar = _checks.broadcastable("logvar", logvar, full, event_dims, device, beside)
+        logvar = _checks.broadcastable("logvar", logvar, full, event_dims, device, (x, mean, kl))
     return logvar, shape, full, device, event_dims
 
 
@@ -73,10 +64,10 @@ def gaussian_log_likelihood(
     Raises:
         TypeError, ValueError, BackendUnavailableError: as ``sample_kl``.
     """
-    logvar, _, _, device, event_dims = _likelihood_arguments(x, mean, logvar, event_dims)
+    logvar, _, _, device, event_dims = _arguments(x, mean, logvar, event_dims)
     bounds = _checks.bounds(logvar_min, logvar_max)
     name = _backends.choose(backend, device)
-    return _gaussian_log_likelihood(x, mean, logvar, event_dims, bounds, name)
+    return _gaussian_log_likelihood.call(name, (x, mean, logvar), (event_dims, bounds))
 
 
 def squared_error(
@@ -101,9 +92,9 @@ def squared_error(
     Source: Rybkin, Daniilidis & Levine 2021, "Simple and effective VAE training with calibrated
     decoders".
     """
-    _, _, device, event_dims = _data_arguments(x, mean, event_dims)
+    _, _, _, device, event_dims = _arguments(x, mean, None, event_dims)
     name = _backends.choose(backend, device)
-    return _squared_error(x, mean, event_dims, name)
+    return _squared_error.call(name, (x, mean), (event_dims,))
 
 
 def negative_elbo_terms(
@@ -124,7 +115,7 @@ def negative_elbo_terms(
     Returns:
         The loss, and ll in nats, ``[*batch]``, averaged over a sample axis and detached.
     """
-    logvar, shape, full, device, event_dims = _likelihood_arguments(x, mean, logvar, event_dims, kl)
+    logvar, shape, full, device, event_dims = _arguments(x, mean, logvar, event_dims, kl)
     if len(full) > len(shape) and full[0] == 0:
         raise ValueError(
             "mean must have at least one sample, over which the log-likelihood is averaged; got "
@@ -140,7 +131,9 @@ def negative_elbo_terms(
     beta = _checks.beta(beta)
     bounds = _checks.bounds(logvar_min, logvar_max)
     name = _backends.choose(backend, device)
-    return _negative_elbo(x, mean, logvar, kl, beta, reduction, event_dims, bounds, name)
+    return _negative_elbo.call_with(
+        name, (x, mean, logvar, kl), beta, (reduction, event_dims, bounds)
+    )
 
 
 def negative_elbo(

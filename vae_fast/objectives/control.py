@@ -5,18 +5,15 @@ from __future__ import annotations
 import math
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import torch
 from torch import Tensor
 
 from vae_fast import functional
 from vae_fast._checks import integer, number, one_of
+from vae_fast.objectives.objective import Model
 from vae_fast.objectives.schedules import settle
-
-if TYPE_CHECKING:
-    from vae_fast.model import FusedVAE
-    from vae_fast.objectives.elbo import ELBO
 
 KINDS = ("dimension", "element", "row", "group")
 
@@ -93,15 +90,26 @@ def at_least(values: Tensor, floor: float) -> Tensor:
     return torch.where(values < floor, floor, values)
 
 
+def refuse_control(sampled_by: str, free_bits: object, capacity: object, balance: object) -> None:
+    """ValueError where the KL is to be controlled and there is none in closed form."""
+    given = {"free_bits": free_bits, "capacity": capacity, "balance": balance}
+    names = [name for name, value in given.items() if value is not None]
+    if names:
+        raise ValueError(
+            f"free_bits, capacity and balance need the KL in closed form, and {sampled_by} samples "
+            f"it: of these only beta may be given; got {', '.join(names)}"
+        )
+
+
 def sample_controlled(
-    objective: ELBO,
-    model: FusedVAE,
+    model: Model,
     mean: Tensor,  # [N, *latent]
     logvar: Tensor,  # [N, *latent]
     noise: dict[str, Any],  # num_samples, eps, seed, row_offset
+    bits: FreeBits | None,
+    balance: float | None,
 ) -> tuple[Tensor, Tensor, Tensor]:
     """z, each row's KL divergence [N], and what beta multiplies, [N], by its mean over the rows."""
-    bits = objective.free_bits
     per = None if bits is None else bits.per
     prior = model.prior_arguments()
     z, kl, *sums = functional.sample_kl(
@@ -110,7 +118,7 @@ def sample_controlled(
         **prior,
         **noise,
         free_bits=bits.nats if bits is not None and per == "element" else None,
-        balance=objective.balance,
+        balance=balance,
         return_dims=per in ("dimension", "group"),
         backend=model.backend,
     )
@@ -126,9 +134,8 @@ def sample_controlled(
             groups = model.objective_state.groups_on(means.device)
             means = torch.where(groups, means, 0.0).sum(-1)
         penalty = at_least(means, bits.nats).sum().expand_as(kl)  # whose mean it is
-    if objective.capacity is not None:
-        capacity = model.objective_state.capacity
-        assert capacity is not None
+    capacity = model.objective_state.capacity
+    if capacity is not None:
         distance = kl.mean() - capacity.on(kl.device).to(kl.dtype)
         penalty = distance.abs().expand_as(kl)
     return z, kl.detach(), penalty

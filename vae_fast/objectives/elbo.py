@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from torch import Tensor
 
@@ -12,19 +12,17 @@ from vae_fast import functional
 from vae_fast._checks import integer, number, one_of
 from vae_fast.autograd.noise import draw_seed
 from vae_fast.objectives.baselines import BASELINES, baseline_of, chosen
-from vae_fast.objectives.control import FreeBits, sample_controlled
+from vae_fast.objectives.control import FreeBits, refuse_control, sample_controlled
+from vae_fast.objectives.objective import Model, Objective
 from vae_fast.objectives.schedules import Schedule, settle, weight
 from vae_fast.objectives.state import ObjectiveState
 from vae_fast.output import VAEOutput
-
-if TYPE_CHECKING:
-    from vae_fast.model import FusedVAE
 
 ESTIMATORS = ("reparameterization", "score_function", "stl")
 
 
 @dataclass(frozen=True)
-class ELBO:
+class ELBO(Objective):
     r"""The evidence lower bound, with its KL divergence weighted and controlled.
 
     .. math:: loss = β·R(kl) - mean_{l, n} \ln p(x_n|z_{ln})
@@ -102,7 +100,6 @@ class ELBO:
     def check_model(
         self, latent_shape: Sequence[int], prior_learns: bool, decoder_variance: str
     ) -> None:
-        """ValueError where a model of this kind cannot have the objective."""
         if self.free_bits is not None:
             self.free_bits.membership(latent_shape)
         if self.balance is not None and not prior_learns:
@@ -117,7 +114,6 @@ class ELBO:
             )
 
     def make_state(self, latent_shape: Sequence[int]) -> ObjectiveState:
-        """What a model keeps for this objective."""
         return ObjectiveState(
             self.beta,
             self.capacity,
@@ -127,7 +123,7 @@ class ELBO:
 
     def __call__(
         self,
-        model: FusedVAE,
+        model: Model,
         x: Tensor,  # [N, *input_shape]
         seed: int | Tensor | None = None,
         eps: Tensor | None = None,
@@ -156,7 +152,9 @@ class ELBO:
             penalty = -log_ratio if self.num_samples == 1 else -log_ratio.mean(0)
             kl = penalty.detach()
         else:
-            z, kl, penalty = sample_controlled(self, model, posterior_mean, posterior_logvar, noise)
+            z, kl, penalty = sample_controlled(
+                model, posterior_mean, posterior_logvar, noise, self.free_bits, self.balance
+            )
         if by_score:
             z = z.detach()
         mean, logvar = model.decode_for(x, z)
@@ -187,7 +185,7 @@ class ELBO:
 
     def _with_score(
         self,
-        model: FusedVAE,
+        model: Model,
         signal: Tensor,  # [N] or [L, N], the log-likelihood
         mean: Tensor,  # [N, *latent]
         logvar: Tensor,  # [N, *latent]
@@ -202,15 +200,4 @@ class ELBO:
         )
         return functional.score_function(
             signal, mean, logvar, baseline=baseline, **noise, backend=model.backend
-        )
-
-
-def refuse_control(sampled_by: str, free_bits: object, capacity: object, balance: object) -> None:
-    """ValueError where the KL is to be controlled and there is none in closed form."""
-    given = {"free_bits": free_bits, "capacity": capacity, "balance": balance}
-    names = [name for name, value in given.items() if value is not None]
-    if names:
-        raise ValueError(
-            f"free_bits, capacity and balance need the KL in closed form, and {sampled_by} samples "
-            f"it: of these only beta may be given; got {', '.join(names)}"
         )

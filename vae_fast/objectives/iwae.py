@@ -4,26 +4,23 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import InitVar, dataclass
-from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor
 
 from vae_fast import functional
 from vae_fast._checks import integer, one_of
-from vae_fast.objectives.elbo import refuse_control
+from vae_fast.objectives.control import refuse_control
+from vae_fast.objectives.objective import Model, Objective
 from vae_fast.objectives.schedules import Constant, Schedule, as_schedule, settle, weight
 from vae_fast.objectives.state import ObjectiveState
 from vae_fast.output import VAEOutput
-
-if TYPE_CHECKING:
-    from vae_fast.model import FusedVAE
 
 ESTIMATORS = ("reparameterization", "dreg", "stl")
 
 
 @dataclass(frozen=True)
-class IWAE:
+class IWAE(Objective):
     r"""The importance-weighted bound on log p(x), which rises with K to log p(x).
 
     .. math:: loss = -mean_n \ln \frac{1}{K} Σ_k e^{w_{kn}}, \quad
@@ -70,7 +67,6 @@ class IWAE:
     def check_model(
         self, latent_shape: Sequence[int], prior_learns: bool, decoder_variance: str
     ) -> None:
-        """ValueError where a model of this kind cannot have the objective."""
         if decoder_variance == "optimal":
             raise ValueError(
                 "decoder_variance='optimal' is that of the ELBO, in closed form, and IWAE has "
@@ -78,12 +74,11 @@ class IWAE:
             )
 
     def make_state(self, latent_shape: Sequence[int]) -> ObjectiveState:
-        """What a model keeps for this objective."""
         return ObjectiveState(self.beta)
 
     def __call__(
         self,
-        model: FusedVAE,
+        model: Model,
         x: Tensor,  # [N, *input_shape]
         seed: int | Tensor | None = None,
         eps: Tensor | None = None,

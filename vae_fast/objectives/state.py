@@ -125,13 +125,13 @@ class ObjectiveState(nn.Module):
 
     def __init__(
         self,
-        beta: float | Schedule,
+        beta: float | Schedule | None = None,
         capacity: float | Schedule | None = None,
         groups: Tensor | None = None,
         running_mean: bool = False,
     ) -> None:
         super().__init__()
-        self.beta = Scheduled("beta", beta)
+        self.beta = None if beta is None else Scheduled("beta", beta)
         self.capacity = None if capacity is None else Scheduled("capacity", capacity)
         # 0 is no baseline at all.
         self.running_mean = RunningMean(0.0) if running_mean else None
