@@ -2,7 +2,7 @@
 
 To the compiler an op is a call that it cannot see into, and small calls wait for the way there.
 Forward and backward pass on one thread of the CPU: the op as it is, under ``torch.compile``, and
-eager PyTorch under it. Writes the table of ``docs/performance.md``.
+eager PyTorch under it. Writes the table of ``docs/performance/method.md``.
 """
 
 from __future__ import annotations

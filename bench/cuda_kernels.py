@@ -1,9 +1,9 @@
 """What the CUDA compiler made of the kernels: registers, memory traffic and instructions of each.
 
 ``python -m bench.cuda_kernels`` compiles every ``csrc/cuda/*.cu`` for each default architecture,
-prints the findings and writes the table of ``docs/performance.md``. It needs nvcc and cuobjdump (of
-a CUDA toolkit, or the one inside the triton package), and no GPU: nothing is run, so nothing here
-is a measured time.
+prints the findings and writes the table of ``docs/performance/method.md``. It needs nvcc and
+cuobjdump (of a CUDA toolkit, or the one inside the triton package), and no GPU: nothing is run, so
+nothing here is a measured time.
 """
 
 from __future__ import annotations

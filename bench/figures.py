@@ -1,22 +1,25 @@
-"""The pictures of ``docs/performance.md``: time against size, ratios, memory."""
+"""The pictures of a machine's results: time against size, ratios, memory."""
 
 from __future__ import annotations
 
 import io
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
-from bench import machine
+from bench import machine, tables
 from bench.models import MODELS
 from bench.peers import COMPILED, EAGER, OURS
 from bench.results import Results, peers_in
 
 LEGEND_HANDLE, LEGEND_LETTER = 0.7, 0.085  # inches: with its gaps, and of a name
 DPI = 90
+DECIDES = "decides"  # the one of them that docs/performance.md shows
+FLOOR = "at a copy's speed"
 COLOURS_OF_A_PICTURE = 128
 TICKS = (0.2, 0.5, 1, 2, 5, 10, 20, 50, 100, 200)
-FINE_TICKS = (0.7, 0.8, 0.9, 1, 1.1, 1.2, 1.3, 1.5, 1.7, 2)  # where ratios are close to 1
+# Where ratios are close to 1.
+FINE_TICKS = (0.4, 0.5, 0.6, 0.7, 0.8, 0.9, 1, 1.1, 1.2, 1.3, 1.5, 1.7, 2)
 COLOURS = {OURS: "#d62728", EAGER: "#1f77b4", COMPILED: "#2ca02c"}
 OTHERS = (
     "#9467bd", "#8c564b", "#e377c2", "#17becf", "#bcbd22", "#7f7f7f", "#ff7f0e", "#aec7e8",
@@ -39,7 +42,7 @@ def _axes(rows: int, columns: int, width: float, height: float, **options: Any) 
 
 
 def _curve(axes: Any, rows: list[Row], colours: dict[str, str]) -> None:
-    """Microseconds of a call of each peer, with quartiles, and the limit."""
+    """Microseconds of a call of each peer, with quartiles, and of a copy."""
     rows = sorted(rows, key=lambda row: row["elements"])
     for peer in [OURS, *peers_in(rows)]:
         mine = [row for row in rows if peer in row["seconds"]]
@@ -53,7 +56,7 @@ def _curve(axes: Any, rows: list[Row], colours: dict[str, str]) -> None:
     limited = [row for row in rows if row["limit_seconds"] is not None]
     if limited:
         limits = [1e6 * row["limit_seconds"] for row in limited]
-        axes.plot([row["elements"] for row in limited], limits, "k--", lw=1, label="limit")
+        axes.plot([row["elements"] for row in limited], limits, "k--", lw=1, label=FLOOR)
     axes.set(xscale="log", yscale="log", title=rows[0]["op"])
     axes.set_xscale("log", base=2)
     axes.grid(alpha=0.3)
@@ -101,10 +104,12 @@ def ratios(results: Results) -> Any:
     lengths = [len(part) + 1.5 for part in parts]
     figure, grid = _axes(len(parts), 1, 9.0, 1.2 + 0.34 * sum(lengths), height_ratios=lengths)
     for panel, part in zip(grid[:, 0], parts, strict=True):
-        for place, row in enumerate(part):
-            _bars(panel, place, row, colours)
-        panel.set_yticks(range(len(part)), [_label(row) for row in part], fontsize=8)
+        for y, height, peer, (low, middle, high) in _bars([row["ratios"] for row in part]):
+            # From 1 outwards: a bar to the left is a peer that is faster.
+            panel.barh(y, middle - 1, height, left=1, color=colours[peer])
+            panel.plot([low, high], [y, y], color="black", lw=0.8)
         panel.set(xscale="log", xlabel="times as long as vae_fast", ylim=(-0.6, len(part) - 0.4))
+        _label(panel, part)
         panel.axvline(1, color=colours[OURS], lw=1.5)
         low, high = panel.get_xlim()
         low, high = min(low, 0.85), max(high, 1.25)
@@ -113,17 +118,18 @@ def ratios(results: Results) -> Any:
         ticks = [tick for tick in wanted if low <= tick <= high]
         panel.set_xticks(ticks, [f"{tick:g}" for tick in ticks])
         panel.minorticks_off()
-        panel.grid(axis="x", alpha=0.3)
-        panel.invert_yaxis()
     where = "" if results["machine"]["accelerator"] else f", {cores} threads"
     figure.suptitle(f"Ratios{where} ({machine.title(results['machine'])})")
-    used = {name: _patch(colours[name]) for name in names}
-    _legend(figure, used)
+    _patches(figure, names, colours)
     return figure
 
 
-def _label(row: Row) -> str:
-    return f"{row['op']} {row['size']}" + (" bf16" if row["dtype"] == "bfloat16" else "")
+def _label(panel: Any, rows: list[Row]) -> None:
+    """From the first down."""
+    names = [tables.work(row).replace("`", "").replace("bfloat16", "bf16") for row in rows]
+    panel.set_yticks(range(len(rows)), names, fontsize=8)
+    panel.grid(axis="x", alpha=0.3)
+    panel.invert_yaxis()
 
 
 def _legend(figure: Any, handles: dict[str, Any]) -> None:
@@ -133,21 +139,18 @@ def _legend(figure: Any, handles: dict[str, Any]) -> None:
     figure.legend(handles.values(), handles, loc="outside lower center", ncols=columns)
 
 
-def _patch(colour: str) -> Any:
-    """For a legend."""
+def _patches(figure: Any, names: list[str], colours: dict[str, str]) -> None:
     from matplotlib.patches import Patch
 
-    return Patch(color=colour)
+    _legend(figure, {name: Patch(color=colours[name]) for name in names})
 
 
-def _bars(panel: Any, place: int, row: Row, colours: dict[str, str]) -> None:
-    found = list(row["ratios"].items())
-    height = 0.84 / len(found)
-    for number, (peer, (low, middle, high)) in enumerate(found):
-        y = place - 0.42 + height * (number + 0.5)
-        # From 1 outwards: a bar to the left is a peer that is faster.
-        panel.barh(y, middle - 1, height, left=1, color=colours[peer])
-        panel.plot([low, high], [y, y], color="black", lw=0.8)
+def _bars(rows: list[dict[str, Any]]) -> Iterator[tuple[float, float, str, Any]]:
+    """Where a peer's bar is in its row, how wide, and the peer and what it shows."""
+    for place, found in enumerate(rows):
+        height = 0.84 / len(found)
+        for number, (peer, value) in enumerate(found.items()):
+            yield place - 0.42 + height * (number + 0.5), height, peer, value
 
 
 def memory(results: Results) -> Any:
@@ -159,29 +162,29 @@ def memory(results: Results) -> Any:
     colours = _colours(names)
     figure, grid = _axes(1, 1, 9.0, 1.6 + 0.5 * len(rows))
     panel = grid[0][0]
-    for place, row in enumerate(rows):
-        found = [(peer, count) for peer, count in row["bytes"].items() if count is not None]
-        height = 0.84 / len(found)
-        for number, (peer, count) in enumerate(found):
-            y = place - 0.42 + height * (number + 0.5)
-            share = count / row["bytes"][EAGER]
-            panel.barh(y, share, height, color=colours[peer])
-            panel.text(share, y, f" {count / 2**20:.0f} MiB", va="center", fontsize=6)
-    panel.set_yticks(range(len(rows)), [_label(row) for row in rows], fontsize=8)
+    counts = [{peer: n for peer, n in row["bytes"].items() if n is not None} for row in rows]
+    for y, height, peer, (count, eager) in _bars(
+        [{peer: (n, found[EAGER]) for peer, n in found.items()} for found in counts]
+    ):
+        panel.barh(y, count / eager, height, color=colours[peer])
+        panel.text(count / eager, y, f" {count / 2**20:.0f} MiB", va="center", fontsize=6)
     panel.set(xlabel="share of eager's, forward and backward")
     panel.margins(x=0.1)
-    panel.grid(axis="x", alpha=0.3)
-    panel.invert_yaxis()
+    _label(panel, rows)
     figure.suptitle(f"Peak memory above the inputs ({machine.title(results['machine'])})")
-    used = {name: _patch(colours[name]) for name in names}
-    _legend(figure, used)
+    _patches(figure, names, colours)
     return figure
+
+
+def decides(results: Results) -> Any:
+    return ratios(results | {"comparisons": tables.deciding(results)})
 
 
 PICTURES: dict[str, tuple[str, Callable[[Results], Any]]] = {
     "ratios": ("How many times longer each peer takes", ratios),
-    "curves": ("Time against size, with the limit", curves),
+    "curves": ("Time against size, with a copy's (or an empty Function's) beside it", curves),
     "memory": ("Peak memory above the inputs", memory),
+    DECIDES: ("The cases that decide", decides),
 }
 
 
@@ -195,13 +198,13 @@ def _save(figure: Any, path: Path) -> None:
 
 
 def draw(results: Results, stem: str, folder: Path) -> dict[str, Path]:
-    """PNG files ``<stem>-<picture>.png`` in the folder, by what they show; none without data."""
+    """PNG files ``<stem>-<picture>.png`` in the folder, by picture; none without data."""
     drawn = {}
-    for name, (what, make) in PICTURES.items():
+    for name, (_, make) in PICTURES.items():
         figure = make(results)
         if figure is not None:
             folder.mkdir(parents=True, exist_ok=True)
             path = folder / f"{stem}-{name}.png"
             _save(figure, path)
-            drawn[what] = path
+            drawn[name] = path
     return drawn

@@ -1,7 +1,8 @@
 """What ``make gpu-check`` found, kept and shown: ``python -m bench.gpu_report FOLDER``.
 
 Keeps the check in ``bench/results/gpu-check/`` and its suite beside the results of other machines,
-one file each a machine. ``python -m bench.report`` then writes ``docs/performance.md`` again.
+one file each a machine. ``python -m bench.report`` then writes the pages again: a check is on the page
+of the suite of its GPU.
 """
 
 from __future__ import annotations
@@ -9,21 +10,16 @@ from __future__ import annotations
 import json
 import re
 import sys
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
 from bench import machine, tables
 from bench.results import FOLDER
-from bench.tables import show_time, table
+from bench.tables import Section, pivot, show_time, table
 
 CHECKS = FOLDER / "gpu-check"
-NOT_CHECKED = "No GPU has been checked yet."
 Check = dict[str, Any]
-
-
-def _backends(check: Check) -> list[str]:
-    return list(check.get("figures") or {})
 
 
 def _short(kernel: str) -> str:
@@ -53,51 +49,34 @@ def about(check: Check) -> str:
 
 def tests(check: Check) -> str:
     counts = ("passed", "failed", "skipped", "late")
+    rows = (check.get("tests") or {}).items()
     return table(
-        ("tests", "passed", "failed", "skipped", "not run for want of time"),
-        (
-            (name, *(str(each[count]) for count in counts))
-            for name, each in (check.get("tests") or {}).items()
-        ),
+        ("tests", *counts[:3], "not run for want of time"),
+        ((name, *(str(each[count]) for count in counts)) for name, each in rows),
     )
 
 
 def bandwidth(check: Check) -> str:
     """A row for an op, a pass, a dtype and a shape; what each backend reaches, and of a copy's."""
-    lines: dict[tuple[str, str, str, str], dict[str, str]] = {}
-    for backend in _backends(check):
-        for row in check["figures"][backend]["bandwidth"]:
+    lines: dict[tuple[str, ...], dict[Any, str]] = {}
+    figures = check.get("figures") or {}
+    for backend in figures:
+        for row in figures[backend]["bandwidth"]:
             shape = " × ".join(f"{size:,}" for size in row["shape"])
-            key = row["op"], row["direction"], row["dtype"], shape
+            key = f"`{row['op']}`", row["direction"], row["dtype"], shape
             shown = f"{row['gb_per_s']:.0f} GB/s, **{row['of_copy']:.0%}**"
             lines.setdefault(key, {})[backend] = shown
-    names = _backends(check)
-    return table(
-        ("op", "pass", "dtype", "shape", *names),
-        (
-            (f"`{op}`", direction, dtype, shape, *(cells.get(name, "–") for name in names))
-            for (op, direction, dtype, shape), cells in lines.items()
-        ),
-    )
+    return pivot(("op", "pass", "dtype", "shape"), lines, {name: name for name in figures})
 
 
 def ratios(check: Check) -> str:
-    figures = check.get("figures") or {}
-    rows = [(backend, row) for backend in figures for row in figures[backend]["ratios"]]
-    names = list(dict.fromkeys(peer for _, row in rows for peer in row["ratios"]))
-    return table(
-        ("work, forward and backward", "backend", "ours", *(f"{name} ÷ ours" for name in names)),
-        (
-            (
-                f"`{row['op']}` {row['size']}",
-                backend,
-                show_time(row["seconds"]["vae_fast"][1]),
-                *(f"**{row['ratios'][name][1]:.2f}**" if name in row["ratios"] else "–"
-                  for name in names),
-            )
-            for backend, row in rows
-        ),
-    )  # fmt: skip
+    lines: dict[tuple[str, ...], dict[Any, str]] = {}
+    for backend, figures in (check.get("figures") or {}).items():
+        for row in figures["ratios"]:
+            key = f"`{row['op']}` {row['size']}", backend, show_time(row["seconds"]["vae_fast"][1])
+            lines[key] = {peer: f"**{ratio[1]:.2f}**" for peer, ratio in row["ratios"].items()}
+    peers = {peer: f"{peer} ÷ ours" for cells in lines.values() for peer in cells}
+    return pivot(("work, forward and backward", "backend", "ours"), lines, peers)
 
 
 def _stage_rows(made: Sequence[Check]) -> Iterable[tuple[str, ...]]:
@@ -113,11 +92,8 @@ def _stage_rows(made: Sequence[Check]) -> Iterable[tuple[str, ...]]:
 
 def stages(check: Check) -> str:
     made = check.get("stages") or []
-    if not made:
-        return tables.NOT_MEASURED
-    names = [each["backend"] for each in made]
-    columns = [f"{name}, {what}" for name in names for what in ("in all", "for it")]
-    return table(("with", *columns), _stage_rows(made))
+    columns = [f"{each['backend']}, {what}" for each in made for what in ("in all", "for it")]
+    return table(("with", *columns), _stage_rows(made) if made else ())
 
 
 def kernels(check: Check) -> str:
@@ -132,29 +108,20 @@ def kernels(check: Check) -> str:
     )
 
 
-# By the markers of the document.
-TABLES: dict[str, Callable[[Check], str]] = {
-    "gpu-machine": about,
-    "gpu-tests": tests,
-    "gpu-bandwidth": bandwidth,
-    "gpu-ratios": ratios,
-    "gpu-stages": stages,
-    "gpu-kernels": kernels,
-}
+SECTIONS = (
+    Section("Large tensors, beside a copy", bandwidth, "The least bytes that an op has to move, "
+            "over its time between two events of the device; and its share of a copy's speed."),
+    Section("Each backend, beside eager and compiled code", ratios, "How many times as long as "
+            "each backend of this package the peers take for two large calls and a small one."),
+    Section("A small call by stages", stages, "Forward and backward of `sample_kl`, the device "
+            "waited for in each call; each row does what the one above it does, and more."),
+    Section("A small call's kernels", kernels, "What they take on the device, in the same call."),
+    Section("Tests on this GPU", tests, "How many there was time for, and how they ended."),
+)  # fmt: skip
 
 
-def stored() -> list[Path]:
-    return sorted(CHECKS.glob("*.json"))
-
-
-def blocks(paths: Iterable[Path]) -> dict[str, str]:
-    """The text of each place in the document; checks stand one below the other."""
-    checks = {path.stem: json.loads(path.read_text()) for path in paths}
-    headed = {
-        name: [part for stem, check in checks.items() for part in (f"**`{stem}`**", make(check))]
-        for name, make in TABLES.items()
-    }
-    return {name: "\n\n".join(parts) or NOT_CHECKED for name, parts in headed.items()}
+def stored() -> list[Check]:
+    return [json.loads(path.read_text()) for path in sorted(CHECKS.glob("*.json"))]
 
 
 def keep(folder: Path) -> list[Path]:
@@ -174,7 +141,7 @@ def main() -> None:
     for folder in sys.argv[1:]:
         for path in keep(Path(folder)):
             print(f"wrote {path}")
-    print("write the page again with: python -m bench.report")
+    print("write the pages again with: python -m bench.report")
 
 
 if __name__ == "__main__":

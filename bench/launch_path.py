@@ -3,7 +3,7 @@
 Needs no GPU. The backend's own Python and C++ run over CUDA's runtime as ``tests/cuda_host`` has
 it, whose launches run nothing: left out are the time that CUDA itself takes for a launch, and a
 seed drawn on the device. Beside it, an ``autograd.Function`` that computes nothing (``floor.py``).
-Writes the table of ``docs/performance.md``.
+Writes the table of ``docs/performance/method.md``.
 """
 
 from __future__ import annotations

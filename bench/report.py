@@ -1,42 +1,55 @@
-"""Writes the tables and pictures of ``docs/performance.md`` from one or more files of results.
+"""Writes the pages of what was measured: ``python -m bench.report [FILES]``, as ``bench.run`` does.
 
-``python -m bench.report bench/results/<machine>.json ...``; without arguments, from all that are
-kept there. ``bench.run`` does so by itself.
+A page a machine in ``docs/performance/``, whole, from the files of results named or all that are
+kept, and each one's chart and table in ``docs/performance.md``. ``put`` fills the method's page.
 """
 
 from __future__ import annotations
 
 import re
 import sys
+import textwrap
 from collections.abc import Sequence
 from pathlib import Path
 
 from bench import figures, gpu_report, machine, results, tables
 from bench.device import Setting
-from bench.results import ROOT
+from bench.results import ROOT, Results
 
-DOCUMENT = ROOT / "docs" / "performance.md"
-FIGURES = ROOT / "docs" / "figures"
+DOCS = ROOT / "docs"
+METHOD = DOCS / "performance" / "method.md"
+WRITTEN = "<!-- Written by `python -m bench.report`: change `bench/` or the results, not this. -->"
 
 
-def _name(path: Path) -> str:
-    """As the document calls the file."""
+def _links(pictures: dict[str, Path], folder: str) -> list[str]:
+    return [
+        f"![{figures.PICTURES[name][0]}]({folder}/{path.name})" for name, path in pictures.items()
+    ]
+
+
+def page(one: Results, path: Path, check: gpu_report.Check, pictures: dict[str, Path]) -> str:
+    """All that was measured on a machine; ``check`` is empty where no GPU was checked."""
     path = path.resolve()
-    return path.relative_to(ROOT).as_posix() if path.is_relative_to(ROOT) else path.name
+    source = path.relative_to(ROOT).as_posix() if path.is_relative_to(ROOT) else path.name
+    on_gpu = one["machine"]["accelerator"] is not None
+    sections = [(section, one) for section in tables.SECTIONS if not (on_gpu and section.of_cpu)]
+    sections += [(section, check) for section in gpu_report.SECTIONS if on_gpu]
+    made = {section: section.table(given) for section, given in sections}
+    missing = [section.title for section, text in made.items() if not text]
+    parts = [WRITTEN, f"# {machine.title(one['machine'])}", textwrap.fill(tables.MEASURES, 100)]
+    parts += [tables.machine(one, source), *([gpu_report.about(check)] if check else [])]
+    parts += _links(pictures, "../figures")
+    for section, text in made.items():
+        if text:
+            parts += [f"## {section.title}", textwrap.fill(section.says, 100), text]
+    parts += [f"Not measured on this machine: {'; '.join(missing)}."] if missing else []
+    return "\n\n".join(parts) + "\n"
 
 
-def blocks(given: dict[Path, results.Results], folder: Path = FIGURES) -> dict[str, str]:
-    """The text of each place in the document; several machines stand one below the other."""
-    texts: dict[str, list[str]] = {name: [] for name in ("machine", "figures", *tables.TABLES)}
-    for path, one in given.items():
-        heading = [f"**{machine.title(one['machine'])}**"] if len(given) > 1 else []
-        for name, table in tables.TABLES.items():
-            texts[name] += [*heading, table(one)]
-        texts["machine"] += [*heading, tables.machine(one, _name(path))]
-        pictures = figures.draw(one, path.stem, folder)
-        links = [f"![{what}](figures/{picture.name})" for what, picture in pictures.items()]
-        texts["figures"] += [*heading, *(links or [tables.NOT_MEASURED])]
-    return {name: "\n\n".join(parts) for name, parts in texts.items()}
+def _summary(one: Results, stem: str, chart: list[str]) -> list[str]:
+    """What a person decides by."""
+    about = f"torch {one['machine']['torch']}, {one['date']}; [all tables](performance/{stem}.md)"
+    return [f"**{machine.title(one['machine'])}** ({about})", *chart, tables.decides(one)]
 
 
 def fill(text: str, named: dict[str, str]) -> str:
@@ -54,7 +67,7 @@ def fill(text: str, named: dict[str, str]) -> str:
     return text
 
 
-def put(named: dict[str, str], document: Path = DOCUMENT) -> Path:
+def put(named: dict[str, str], document: Path = METHOD) -> Path:
     """``fill`` on the document's file."""
     document.write_text(fill(document.read_text(), named))
     return document
@@ -68,14 +81,23 @@ def put_of_one_core(name: str, text: str) -> None:
     print(f"wrote {put({name: text, f'{name}-machine': made})}")
 
 
-def write(paths: Sequence[Path], document: Path = DOCUMENT) -> Path:
-    """The document, written again; its pictures stand in ``figures`` beside it."""
-    given = {path: results.load(path) for path in paths}
-    if not given:
+def write(paths: Sequence[Path], docs: Path = DOCS) -> list[Path]:
+    """The pages, written again; their pictures stand in ``figures`` beside them."""
+    if not paths:
         raise ValueError("there are no results to write tables of")
-    shown = blocks(given, document.parent / "figures") | gpu_report.blocks(gpu_report.stored())
-    return put(shown, document)
+    checks = {check["machine"]["device"]: check for check in gpu_report.stored()}
+    written: list[Path] = []
+    summaries: list[str] = []
+    for path in paths:
+        one = results.load(path)
+        pictures = figures.draw(one, path.stem, docs / "figures")
+        chart = {name: pictures.pop(name) for name in [figures.DECIDES] if name in pictures}
+        summaries += _summary(one, path.stem, _links(chart, "figures"))
+        check = checks.get(one["machine"]["accelerator"], {})
+        written.append(docs / "performance" / f"{path.stem}.md")
+        written[-1].write_text(page(one, path, check, pictures))
+    return [*written, put({"decides": "\n\n".join(summaries)}, docs / "performance.md")]
 
 
 if __name__ == "__main__":
-    print(f"wrote {write([Path(name) for name in sys.argv[1:]] or results.stored())}")
+    print("wrote", *write([Path(name) for name in sys.argv[1:]] or results.stored()))

@@ -14,38 +14,13 @@ ROOT = Path(__file__).resolve().parent.parent
 FOLDER = ROOT / "bench" / "results"
 SCHEMA = 2
 
-_FIRST_STEP = "training_step"  # what the first schema called mlp784
-
-
-def _row(row: dict[str, Any]) -> dict[str, Any]:
-    """Of the first schema, which had one dtype, one compiled peer and no limit."""
-    named = {"op": "mlp784"} if row["op"] == _FIRST_STEP else {}
-    seconds = row.get("compile_seconds")
-    added = {"dtype": "float32", "of_limit": None, "limit_seconds": None, "least_bytes": None}
-    return added | row | named | {"compile_seconds": {COMPILED: seconds}}
-
-
-def upgrade(results: Results) -> Results:
-    """Results of any schema as the newest has them; what was not measured stays out."""
-    if results.get("schema", 1) >= SCHEMA:
-        return results
-    return results | {
-        "schema": SCHEMA,
-        "machine": {"backend": "cpu", "accelerator": None} | results["machine"],
-        "peers": {},
-        "skipped": {},
-        "copy_bandwidth": {},
-        "comparisons": [_row(row) for row in results["comparisons"]],
-        "floors": [row | {"direction": "both"} for row in results.get("floors", ())],
-    }
-
 
 def load(path: Path) -> Results:
     """Raises ValueError where the file is no results of this program."""
-    results = json.loads(path.read_text())
-    if not isinstance(results, dict) or "comparisons" not in results:
+    results: Results = json.loads(path.read_text())
+    if not isinstance(results, dict) or results.get("schema") != SCHEMA:
         raise ValueError(f"{path} holds no benchmark results")
-    return upgrade(results)
+    return results
 
 
 def stored() -> list[Path]:

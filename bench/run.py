@@ -166,7 +166,7 @@ def main(
             partial.unlink(missing_ok=True)
         print(f"wrote {path}")
     if options.out is None and stays:
-        print(f"wrote {report.write(stored())}")
+        print("wrote", *report.write(stored()))
 
 
 if __name__ == "__main__":

@@ -1,9 +1,9 @@
 """Where the time of ``sample_kl`` at its smallest size goes: ``python -m bench.stages``.
 
 Forward and backward on one thread; each row does what the one before does and something more. On
-the CPU writes the table of ``docs/performance.md``; with ``--device cuda`` the stages of each
-backend of a GPU, the device waited for in every call, what its kernels take there, and a replay of
-the whole as a CUDA graph, to ``--out``.
+the CPU writes the table of ``docs/performance/method.md``; with ``--device cuda`` the stages of
+each backend of a GPU, the device waited for in every call, what its kernels take there, and a
+replay of the whole as a CUDA graph, to ``--out``.
 """
 
 from __future__ import annotations

@@ -1,31 +1,45 @@
-"""The tables of ``docs/performance.md``, each from the results of one machine.
-
-A table of what these results do not have says so in a line.
-"""
+"""The tables of what a machine's results have; of what they do not have, an empty text."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
-from typing import Any
+from typing import Any, NamedTuple
 
 from bench.floor import EMPTY
 from bench.models import MODELS
 from bench.peers import COMPILED, EAGER, OURS
 from bench.results import Results, peers_in
 from bench.results import rows as timed
+from bench.targets import LIMIT
 
 Row = dict[str, Any]
 
-NOT_MEASURED = "Not measured on this machine yet."
 DIRECTIONS_AT = 2**22  # elements
+OF_COPY = "share of a copy's speed"
+# A small, a middle and a large call.
+DECIDING = {
+    "sample_kl": ("128x20", "4096x128", "64x16384"),
+    "negative_elbo": ("128x784", "256x12288", "1024x20000"),
+    "elbo": ("128x20+784", "256x64+12288", "1024x32+20000"),
+}
+GRAPH = f"{COMPILED} reduce-overhead"  # in a CUDA graph
+WAYS = (EAGER, COMPILED, GRAPH, OURS, f"{OURS} {COMPILED}", f"{OURS} {GRAPH}")
 
 
 def table(header: Iterable[str], rows: Iterable[Iterable[str]]) -> str:
     header, rows = list(header), list(rows)
     if not rows:
-        return NOT_MEASURED
+        return ""
     align = ["---", *("---:" for _ in header[1:])]
     return "\n".join(f"| {' | '.join(line)} |" for line in (header, align, *rows))
+
+
+def pivot(
+    header: tuple[str, ...], lines: dict[tuple[str, ...], dict[Any, str]], columns: dict[Any, str]
+) -> str:
+    """A row a key of ``lines``, with its cells in the columns."""
+    rows = ((*key, *(cells.get(at, "–") for at in columns)) for key, cells in lines.items())
+    return table((*header, *columns.values()), rows)
 
 
 def show_time(seconds: float) -> str:
@@ -62,21 +76,19 @@ def _compiling(row: Row) -> str:
     return ", ".join(f"{s:.1f} s" for s in row["compile_seconds"].values()) or "–"
 
 
+def _spreads(row: Row, peers: Iterable[str] = (EAGER, COMPILED)) -> list[str]:
+    return [_spread(row["ratios"].get(peer)) for peer in peers]
+
+
+def _ours(row: Row) -> tuple[str, str]:
+    return show_time(row["seconds"][OURS][1]), _share(row["of_limit"])
+
+
 def ratios(rows: Iterable[Row]) -> str:
-    """Ratios first, then the time of one call, its share of the limit, and what compiling took."""
+    """Ratios first, then the time of one call, its share of a copy's, and what compiling took."""
     return table(
-        ("work", "eager ÷ ours", "compiled ÷ ours", "others ÷ ours", "ours", "limit", "compiling"),
-        (
-            (
-                work(row),
-                *(_spread(row["ratios"].get(peer)) for peer in (EAGER, COMPILED)),
-                _others(row),
-                show_time(row["seconds"][OURS][1]),
-                _share(row["of_limit"]),
-                _compiling(row),
-            )
-            for row in rows
-        ),
+        ("work", "eager ÷ ours", "compiled ÷ ours", "others ÷ ours", "ours", OF_COPY, "compiling"),
+        ((work(row), *_spreads(row), _others(row), *_ours(row), _compiling(row)) for row in rows),
     )
 
 
@@ -98,10 +110,27 @@ def steps(results: Results) -> str:
     return ratios(row for row in rows if row["op"] in MODELS)
 
 
+def deciding(results: Results) -> list[Row]:
+    """What a person decides by: a few calls in float32 and all training steps, by few peers."""
+    return [
+        row | {part: {name: row[part][name] for name in WAYS if name in row[part]}
+               for part in ("ratios", "seconds")}
+        for row in _threads(results, results["machine"]["cores"])
+        if row["op"] in MODELS
+        or (row["dtype"] == "float32" and row["size"] in DECIDING.get(row["op"], ()))
+    ]  # fmt: skip
+
+
+def decides(results: Results) -> str:
+    rows = deciding(results)
+    peers = peers_in(rows)
+    header = "work", *(f"{peer} ÷ ours" for peer in peers), "ours"
+    return table(header, ((work(row), *_spreads(row, peers), _ours(row)[0]) for row in rows))
+
+
 def target_table(results: Results) -> str:
-    if results["machine"].get("accelerator") and not results["targets"]:
-        return "These targets are a CPU's."
-    return table(("work", "against", "at least", "got", "target"), results["targets"])
+    rows = ([OF_COPY if cell == LIMIT else cell for cell in row] for row in results["targets"])
+    return table(("work", "against", "at least", "got", "target"), rows)
 
 
 def _exponent(row: Row) -> int:
@@ -109,39 +138,24 @@ def _exponent(row: Row) -> int:
 
 
 def curves(results: Results) -> str:
-    """A column a size; for each op, how many times longer others take, and ours of the limit."""
+    """A column a size; for each op, how many times longer others take, and ours beside a copy."""
     rows = [row for row in results.get("curves", ()) if row["direction"] != "backward"]
     rows = [row for row in rows if row["direction"] == "both" or row["op"] == "noise"]
     powers = sorted({_exponent(row) for row in rows})
-    lines: dict[tuple[str, str, str], dict[int, str]] = {}
+    lines: dict[tuple[str, ...], dict[Any, str]] = {}
     for row in rows:
         cells = {peer: f"{ratio[1]:.2f}" for peer, ratio in row["ratios"].items()}
-        cells = {peer: cells[peer] for peer in peers_in([row])} | {"limit": _share(row["of_limit"])}
+        cells = {peer: cells[peer] for peer in peers_in([row])} | {OF_COPY: _share(row["of_limit"])}
         for what, cell in cells.items():
-            lines.setdefault((row["op"], row["dtype"], what), {})[_exponent(row)] = cell
-    return table(
-        ("op", "dtype", "peer", *(f"2^{power}" for power in powers)),
-        (
-            (f"`{op}`", dtype, what, *(cells.get(power, "–") for power in powers))
-            for (op, dtype, what), cells in lines.items()
-        ),
-    )
+            lines.setdefault((f"`{row['op']}`", row["dtype"], what), {})[_exponent(row)] = cell
+    return pivot(("op", "dtype", "peer"), lines, {power: f"2^{power}" for power in powers})
 
 
 def directions(results: Results) -> str:
     rows = [row for row in results.get("curves", ()) if row["elements"] == DIRECTIONS_AT]
     return table(
-        ("work", "pass", "eager ÷ ours", "compiled ÷ ours", "ours", "limit"),
-        (
-            (
-                work(row),
-                row["direction"],
-                *(_spread(row["ratios"].get(peer)) for peer in (EAGER, COMPILED)),
-                show_time(row["seconds"][OURS][1]),
-                _share(row["of_limit"]),
-            )
-            for row in rows
-        ),
+        ("work", "pass", "eager ÷ ours", "compiled ÷ ours", "ours", OF_COPY),
+        ((work(row), row["direction"], *_spreads(row), *_ours(row)) for row in rows),
     )
 
 
@@ -231,7 +245,7 @@ def _left_out(results: Results) -> list[str]:
 
 
 def _later(results: Results, threads: int) -> str:
-    """Between which bandwidths a copy had beside what it is the limit of."""
+    """Between which bandwidths a copy had that took its turn among the peers."""
     found = [
         row["copy_bandwidth"] / 1e9
         for row in timed(results)
@@ -267,17 +281,45 @@ def machine(results: Results, source: str) -> str:
     )
 
 
-# By the markers of the document.
-TABLES: dict[str, Callable[[Results], str]] = {
-    "targets": target_table,
-    "all-threads": all_threads,
-    "one-thread": one_thread,
-    "steps": steps,
-    "curves": curves,
-    "directions": directions,
-    "memory": memory,
-    "counts": counts,
-    "floor": floors,
-    "compiling": compiling,
-    "noise": noise,
-}
+MEASURES = (
+    f"All times are medians. The {OF_COPY} is the time of a large copy for the bytes that an op "
+    "must move, over the op's time. Where an empty Function takes longer than that copy, its time "
+    "stands in the copy's place. [The method](method.md) has the rest."
+)
+
+
+class Section(NamedTuple):
+    """Of a machine's page."""
+
+    title: str
+    table: Callable[[dict[str, Any]], str]
+    says: str
+    of_cpu: bool = False  # a GPU does not have it
+
+
+SECTIONS = (
+    Section("Targets", target_table, "What had to be reached, forward and backward together, on "
+            "all cores, and what was.", of_cpu=True),
+    Section("Ops", all_threads, "How many times as long as `vae_fast` each peer takes for a "
+            "forward and a backward pass, on a CPU on all cores: the median, and in brackets the "
+            "quartiles. A size is rows × event elements: of the latents, the data, or both."),
+    Section("Training steps", steps, "The same of whole training steps; bfloat16 means autocast. "
+            "\"vae_fast compiled\" is the step of `FusedVAE` itself under `torch.compile`."),
+    Section("On one core", one_thread, "The same ratios with one thread.", of_cpu=True),
+    Section("How it grows", curves, "How many times as long as `vae_fast` each peer takes at each "
+            "number of elements, forward and backward together."),
+    Section("The passes apart", directions, "Forward, backward and both at 2^22 elements. A loss "
+            "of this package makes its gradients in the forward pass."),
+    Section("Peak memory", memory, "What a forward and a backward pass take above the inputs; a "
+            "step, above the model, its gradients and the optimiser."),
+    Section("Calls", counts, "Calls of aten operators, nested ones included; on a GPU, kernels and "
+            "what they take together. On a CPU the last columns are the share of a step's time "
+            "outside matrix products and convolutions, and what the optimiser has of it."),
+    Section("The floor of a small call", floors, "What an `autograd.Function` takes that has the "
+            "op's tensors and computes nothing. The last two columns are the most that any op made "
+            "of one could reach."),
+    Section("Noise on one core", noise, "Half a megabyte of float32 normals, by the instruction "
+            "set that `VAE_FAST_CPU` picks.", of_cpu=True),
+    Section("Compiling", compiling, "The column \"compiling\" above is what each compiled peer "
+            "took until its first pass was done, with empty caches."),
+)  # fmt: skip

@@ -2,7 +2,7 @@
 
 ``python -m bench.triton_kernels`` compiles every variant for every target, reads what Triton's
 assembler made of it with the disassembler in Triton's package, fails where one breaks a promise
-(see ``broken``), and writes the table of ``docs/performance.md``. Some minutes a target;
+(see ``broken``), and writes the table of ``docs/performance/method.md``. Some minutes a target;
 ``--quick`` compiles only what the table has. With ``--targets`` or ``--ops`` it writes no table.
 Not under TRITON_INTERPRET=1, which has nothing to compile.
 """

@@ -2,7 +2,7 @@
 
 Needs no GPU: Triton's own Python runs, over a driver whose launches run nothing, which leaves out
 what Triton's launcher in C and CUDA itself take. "Anew" is what the first call of its kind takes,
-its kernels compiled; "again" a call like one before. Writes the table of ``docs/performance.md``.
+its kernels compiled; "again" a call like one before. It writes to ``docs/performance/method.md``.
 """
 
 from __future__ import annotations

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from pathlib import Path
 
 import bench_folder
@@ -11,7 +12,7 @@ import pytest
 
 from bench import figures, peers, report, results, tables, targets
 
-DOCUMENT = bench_folder.ROOT / "docs" / "performance.md"
+DOCS = bench_folder.ROOT / "docs"
 
 
 @pytest.fixture
@@ -22,19 +23,20 @@ def path(tmp_path: Path) -> Path:
 
 
 @pytest.fixture
-def document(tmp_path: Path) -> Path:
-    copy = tmp_path / "docs" / "performance.md"
-    copy.parent.mkdir()
-    copy.write_text(DOCUMENT.read_text())
-    return copy
+def docs(tmp_path: Path) -> Path:
+    """A folder with the page that is filled, and room for those that are written whole."""
+    (tmp_path / "docs" / "performance").mkdir(parents=True)
+    (tmp_path / "docs" / "performance.md").write_text((DOCS / "performance.md").read_text())
+    return tmp_path / "docs"
 
 
-def test_every_place_of_the_document_is_filled(path: Path, document: Path) -> None:
-    report.write([path], document)
-    text = document.read_text()
-    for name in ("machine", "figures", *tables.TABLES):
-        block = text.split(f"<!-- begin {name} -->")[1].split(f"<!-- end {name} -->")[0].strip()
-        assert block and block != tables.NOT_MEASURED, name
+def test_everything_that_was_measured_is_on_the_page(path: Path, docs: Path) -> None:
+    page, summary = report.write([path], docs)
+    assert (page.name, summary.name) == ("test-machine.md", "performance.md")
+    text = page.read_text()
+    assert text.startswith(report.WRITTEN) and "Not measured" not in text
+    for section in tables.SECTIONS:
+        assert f"## {section.title}\n" in text
     assert "| `sample_kl` 128x20 | **4.00** (3.92 to 4.08) | **2.00** (1.96 to 2.04) |" in text
     assert "torch.distributions 5.00 | 90.0 µs | 50% | 2.0 s |" in text
     assert "20.0 GB/s on 2 threads, 10.0 GB/s on 1 thread" in text
@@ -42,53 +44,59 @@ def test_every_place_of_the_document_is_filled(path: Path, document: Path) -> No
     assert "| `elbo` 4096x128+3072 | **3.00** | 1.0 MiB | 3.0 MiB | – |" in text
 
 
-def test_the_pictures_are_there_and_small(path: Path, document: Path) -> None:
-    report.write([path], document)
-    text = document.read_text()
+def test_a_person_decides_by_few_rows(path: Path, docs: Path) -> None:
+    text = report.write([path], docs)[-1].read_text()
+    table = text.split("<!-- begin decides -->")[1].split("<!-- end decides -->")[0]
+    assert "[all tables](performance/test-machine.md)" in table
+    assert "| work | eager ÷ ours | compiled ÷ ours | ours |" in table
+    assert "| `sample_kl` 128x20 | **4.00** (3.92 to 4.08) | **2.00** (1.96 to 2.04) |" in table
+    assert "`mlp784` 128x784" in table and "torch.distributions" not in table
+
+
+def test_the_pictures_are_there_and_small(path: Path, docs: Path) -> None:
+    page, summary = (written.read_text() for written in report.write([path], docs))
     for name in figures.PICTURES:
-        picture = document.parent / "figures" / f"test-machine-{name}.png"
-        assert f"](figures/{picture.name})" in text
+        picture = docs / "figures" / f"test-machine-{name}.png"
+        where, folder = (summary, "") if name == figures.DECIDES else (page, "../")
+        assert f"]({folder}figures/{picture.name})" in where
         assert picture.read_bytes().startswith(b"\x89PNG")
         assert picture.stat().st_size < 150_000
 
 
-def test_several_machines_stand_below_each_other(path: Path, document: Path) -> None:
+def test_several_machines_have_a_page_each(path: Path, docs: Path) -> None:
     other = made_up_results.results()
     other["machine"]["accelerator"] = "Test GPU"
     second = path.with_name("second.json")
     second.write_text(json.dumps(other))
-    report.write([path, second], document)
-    text = document.read_text()
-    first, last = text.index("**Test CPU, 2 cores**"), text.index("**Test GPU**")
-    assert first < last < text.index("<!-- end targets -->")
+    first, last, summary = (written.read_text() for written in report.write([path, second], docs))
+    assert "# Test CPU, 2 cores\n" in first and "# Test GPU\n" in last
+    assert summary.index("**Test CPU, 2 cores**") < summary.index("**Test GPU**")
+    assert "## Targets" in first and "## Targets" not in last  # they are a CPU's
 
 
-def test_writing_again_changes_nothing(path: Path, document: Path) -> None:
-    report.write([path], document)
-    once = document.read_text()
-    report.write([path], document)
-    assert document.read_text() == once
+def test_writing_again_changes_nothing(path: Path, docs: Path) -> None:
+    once = [written.read_text() for written in report.write([path], docs)]
+    assert [written.read_text() for written in report.write([path], docs)] == once
 
 
-def test_what_was_not_measured_is_said(document: Path, tmp_path: Path) -> None:
-    """As in results of the first schema, which had neither curves nor memory nor a limit."""
-    first = made_up_results.results()
-    for name in ("schema", "curves", "memory", "counts", "copy_bandwidth", "peers", "skipped"):
-        del first[name]
-    for name in ("accelerator", "backend"):
-        del first["machine"][name]
-    first["comparisons"] = [
-        {name: row[name] for name in ("op", "size", "direction", "threads", "seconds", "ratios")}
-        | {"compile_seconds": 2.5}
-        for row in first["comparisons"]
-    ]
-    first["comparisons"][3]["op"] = "training_step"
-    old = tmp_path / "old.json"
-    old.write_text(json.dumps(first))
-    report.write([old], document)
-    text = document.read_text()
-    assert text.count(tables.NOT_MEASURED) == 4  # curves, directions, memory, counts
-    assert "| 90.0 µs | – | 2.5 s |" in text and "`mlp784` 128x784" in text
+def test_what_was_not_measured_is_one_line(docs: Path, tmp_path: Path) -> None:
+    few = made_up_results.results()
+    for name in ("curves", "memory", "counts"):
+        del few[name]
+    few["comparisons"][0] |= {"of_limit": None, "limit_seconds": None}
+    path = tmp_path / "few.json"
+    path.write_text(json.dumps(few))
+    text = report.write([path], docs)[0].read_text()
+    missing = "How it grows; The passes apart; Peak memory; Calls"
+    assert text.endswith(f"\nNot measured on this machine: {missing}.\n")
+    assert "## Calls" not in text and "| 90.0 µs | – | 2.0 s |" in text
+
+
+def test_other_files_are_no_results(tmp_path: Path) -> None:
+    other = tmp_path / "other.json"
+    other.write_text(json.dumps({"comparisons": []}))
+    with pytest.raises(ValueError, match="holds no benchmark results"):
+        results.load(other)
 
 
 def test_the_bandwidths_of_a_run_are_shown() -> None:
@@ -127,20 +135,24 @@ def test_markers_must_be_there_once() -> None:
             report.fill(wrong, {"a": "new"})
 
 
-def test_the_document_says_what_the_stored_results_say() -> None:
-    given = {path: results.load(path) for path in results.stored()}
-    assert given
-    text = DOCUMENT.read_text()
-    for path, one in given.items():
-        for name, table in tables.TABLES.items():
-            assert table(one) in text, f"{name} of {path.name}: run python -m bench.report"
+def test_the_pages_say_what_the_stored_results_say(docs: Path) -> None:
+    written = report.write(results.stored(), docs)
+    for page in written:
+        stored = DOCS / page.relative_to(docs)
+        assert stored.read_text() == page.read_text(), f"{page.name}: run python -m bench.report"
+    kept = {page.name for page in (DOCS / "performance").iterdir()} - {report.METHOD.name}
+    assert kept == {page.name for page in written[:-1]}
+    drawn, shown = ({p.name for p in (d / "figures").glob("*.png")} for d in (docs, DOCS))
+    assert drawn <= shown
 
 
-def test_a_gpu_has_none_of_the_targets() -> None:
+def test_shares_are_called_by_what_they_are_of() -> None:
     made = made_up_results.results()
-    assert "reached" in tables.target_table(made)
-    made["machine"]["accelerator"], made["targets"] = "Test GPU", []
-    assert tables.target_table(made) == "These targets are a CPU's."
+    made["targets"] = [["work", targets.LIMIT, "80%", "90%", "reached"]]
+    assert "| work | share of a copy's speed | 80% | 90% | reached |" in tables.target_table(made)
+    pages = (DOCS / "performance").glob("*.md")
+    for page in (DOCS / "performance.md", *pages):
+        assert not re.search(r"\blimit\b", page.read_text()), page.name
 
 
 def test_targets_are_judged_by_what_was_measured() -> None:

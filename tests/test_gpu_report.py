@@ -9,7 +9,7 @@ import bench_folder  # noqa: F401  (makes bench importable)
 import made_up_results
 import pytest
 
-from bench import gpu_report, tables
+from bench import gpu_report, report
 
 KERNEL = "void vae_fast::device::(anonymous namespace)::noise_kernel<float, 4>(vae_fast::Fill)"
 STAGE = {
@@ -26,6 +26,8 @@ def check() -> dict:
                  "shape": [65536, 4096], "of_copy": 0.701}  # fmt: skip
     ratio = {"op": "elbo", "size": "128x20+784", "seconds": {"vae_fast": [1e-4, 2e-4, 3e-4]},
              "ratios": {"eager": [3.0, 3.5, 4.0]}}  # fmt: skip
+    suite = made_up_results.results()
+    suite["machine"] |= {"accelerator": "Test GPU 9000", "backend": "cuda"}
     return {
         "date": "2026-01-02",
         "machine": {
@@ -40,7 +42,7 @@ def check() -> dict:
             "triton": {"bandwidth": [], "ratios": []},
         },
         "stages": [STAGE | {"backend": "cuda"}, STAGE | {"backend": "triton"}],
-        "suite": made_up_results.results(),
+        "suite": suite,
     }  # fmt: skip
 
 
@@ -57,30 +59,37 @@ def kept(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> list[Path]:
 def test_a_check_and_its_suite_are_kept_apart(kept: list[Path]) -> None:
     first, suite = (json.loads(path.read_text()) for path in kept)
     assert kept[0].name == "test-gpu-9000.json" and "suite" not in first
-    assert suite == json.loads(json.dumps(made_up_results.results()))
-    assert gpu_report.stored() == kept[:1]
+    assert suite == json.loads(json.dumps(check()["suite"]))
+    assert kept[1].name == "test-gpu-9000-cuda.json"
+    assert gpu_report.stored() == [first]
 
 
-def test_every_figure_is_shown(kept: list[Path]) -> None:
-    shown = gpu_report.blocks(gpu_report.stored())
-    assert "Test GPU 9000, compute capability 9.0" in shown["gpu-machine"]
-    assert "| cuda | 5 | 1 | 2 | 3 |" in shown["gpu-tests"]
-    assert (
-        "| `noise` | forward | float32 | 65,536 × 4,096 | 2997 GB/s, **70%** | – |"
-        in shown["gpu-bandwidth"]
+@pytest.fixture
+def page(kept: list[Path], tmp_path: Path) -> str:
+    """The page of that GPU's results."""
+    (tmp_path / "docs" / "performance").mkdir(parents=True)
+    (tmp_path / "docs" / "performance.md").write_text(
+        "<!-- begin decides -->\n<!-- end decides -->\n"
     )
-    assert "| `elbo` 128x20+784 | cuda | 200.0 µs | **3.50** |" in shown["gpu-ratios"]
-    assert "| its kernels | 120.0 µs | 30.0 µs | 120.0 µs | 30.0 µs |" in shown["gpu-stages"]
-    assert "| cuda | `noise_kernel` | 1 | 2.0 µs |" in shown["gpu-kernels"]
-    assert "add" not in shown["gpu-kernels"]
+    return report.write(kept[1:], tmp_path / "docs")[0].read_text()
 
 
-def test_what_was_not_reached_is_said(tmp_path: Path) -> None:
+def test_every_figure_is_shown(page: str) -> None:
+    assert "Test GPU 9000, compute capability 9.0" in page
+    assert "| cuda | 5 | 1 | 2 | 3 |" in page
+    assert "| `noise` | forward | float32 | 65,536 × 4,096 | 2997 GB/s, **70%** | – |" in page
+    assert "| `elbo` 128x20+784 | cuda | 200.0 µs | **3.50** |" in page
+    assert "| its kernels | 120.0 µs | 30.0 µs | 120.0 µs | 30.0 µs |" in page
+    assert "| cuda | `noise_kernel` | 1 | 2.0 µs |" in page and "`add`" not in page
+    assert "Not measured" not in page
+
+
+def test_what_was_not_reached_is_said() -> None:
     early = check()
-    for part in ("tests", "figures", "stages", "suite"):
+    for part in ("tests", "figures", "stages"):
         del early[part]
-    (tmp_path / "early.json").write_text(json.dumps(early))
-    shown = gpu_report.blocks([tmp_path / "early.json"])
-    for name in ("gpu-tests", "gpu-bandwidth", "gpu-ratios", "gpu-stages", "gpu-kernels"):
-        assert tables.NOT_MEASURED in shown[name]
-    assert set(gpu_report.blocks([]).values()) == {gpu_report.NOT_CHECKED}
+    titles = [section.title for section in gpu_report.SECTIONS]
+    assert len(titles) == 5
+    for of_gpu in (early, {}):  # checked in part, and not at all
+        made = report.page(check()["suite"], Path("x"), of_gpu, {})
+        assert f"Not measured on this machine: {'; '.join(titles)}.\n" in made
