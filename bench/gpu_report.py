@@ -1,8 +1,8 @@
 """What ``make gpu-check`` found, kept and shown: ``python -m bench.gpu_report FOLDER``.
 
 Keeps the check in ``bench/results/gpu-check/`` and its suite beside the results of other machines,
-one file each a machine. ``python -m bench.report`` then writes the pages again: a check is on the page
-of the suite of its GPU.
+one file each a machine. ``python -m bench.report`` then writes the pages again: a check is on the
+page of the suite of its GPU.
 """
 
 from __future__ import annotations
