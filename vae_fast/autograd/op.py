@@ -124,6 +124,8 @@ class Op:
         self, ctx: Any, backend: Any, options: Options, upstream: tuple[Tensor | None, ...]
     ) -> tuple[Any, ...]:
         """The Function's backward pass: the gradient of each input."""
+        if len(upstream) == 1 and upstream[0] is None:  # nothing arrives
+            return (None,) * self._count
         if len(upstream) < self._arriving:  # a tensor that was not asked for has been left out
             upstream = (*upstream, *(None,) * (self._arriving - len(upstream)))
         made = gradients(
