@@ -155,6 +155,26 @@ def test_one_that_derives_from_nothing() -> None:
         model.num_samples = 3
 
 
+@dataclasses.dataclass(frozen=True)
+class Delegating(Objective):
+    """Takes the loss of an objective whose state the model has not."""
+
+    inner: Objective
+    beta: float = 1.0
+
+    def __call__(self, model, x, seed=None, eps=None, row_offset=0) -> VAEOutput:
+        return self.inner(model, x, seed, eps, row_offset)
+
+
+@pytest.mark.parametrize("inner", [ELBO(), ELBO(capacity=3.0), IWAE(2)])
+def test_the_state_of_another_objective_is_refused(inner: Objective) -> None:
+    model = vae(Delegating(inner))
+    with pytest.raises(ValueError, match=r"objective_state must be .* make_state returns"):
+        model(X)
+    with pytest.raises(ValueError, match="it has no beta"):
+        model.beta = 2.0
+
+
 class Unfinished(Objective):
     """Says no loss."""
 

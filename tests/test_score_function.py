@@ -111,3 +111,15 @@ def test_a_half_precision_signal_loses_no_digits_to_its_baseline(backend: Backen
     value = F.score_function(signal, mean, logvar, baseline=baseline, eps=eps, backend=backend.name)
     (gradient,) = torch.autograd.grad(value.sum(), mean)
     assert gradient.item() == pytest.approx(999.75, rel=1e-6)
+
+
+@pytest.mark.parametrize(("signal", "arriving"), [(1e40, 1e-10), (1e30, 1e-46)])
+def test_a_float64_signal_beyond_float32(signal: float, arriving: float, backend: Backend) -> None:
+    """Its product with what arrives is in float32's range, and neither factor need be."""
+    mean, logvar = (torch.randn(2, 3, device=backend.device).requires_grad_() for _ in "ab")
+    given = torch.full((2,), signal, dtype=torch.float64, device=backend.device)
+    out = F.score_function(given, mean, logvar, seed=3, backend=backend.name)
+    got = torch.autograd.grad(out, (mean, logvar), torch.full_like(given, arriving))
+    one = F.score_function(torch.ones_like(given), mean, logvar, seed=3, backend=backend.name)
+    want = torch.autograd.grad(one, (mean, logvar), torch.full_like(given, signal * arriving))
+    torch.testing.assert_close(got, want)

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
+import check
 import pytest
 import torch
-from cases import CONSTANTS, Case, priors, tensors
+from cases import ARGUMENTS, CONSTANTS, Case, priors, tensors
 from conftest import Backend
 from ops import OPS
 from torch import Tensor
@@ -151,3 +152,49 @@ def test_hessian(case: Case) -> None:
         want = one_by_one(gradient.flatten(), values)
         for got, block in zip(row, want, strict=True):
             torch.testing.assert_close(got.reshape(block.shape), block, rtol=1e-9, atol=1e-11)
+
+
+TRANSFORMS = {
+    "grad": lambda f, g: torch.func.grad(lambda g: f(g).sum())(g),
+    "jvp": lambda f, g: torch.func.jvp(f, (g,), (g,))[1],
+    "jacrev": lambda f, g: torch.func.jacrev(f)(g),
+    "functionalize": lambda f, g: torch.func.functionalize(f)(g),
+    "vmap": lambda f, g: torch.func.vmap(f)(torch.stack([g, 2 * g])),
+}
+
+
+@pytest.mark.parametrize("transform", TRANSFORMS)
+@pytest.mark.parametrize("op", ARGUMENTS)
+def test_a_backward_pass_inside_a_transform(op: str, transform: str, backend: Backend) -> None:
+    """The forward pass went before, on any backend. The gradients are those of plain PyTorch."""
+    shape = (3,) if op == "importance_weighted_elbo" else (2, 3)
+    samples = 2 if op == "importance_weighted_elbo" else None
+    case = Case(op, shape, dtype=torch.float64, num_samples=samples, **priors(op))
+    found = []
+    for name in (backend.name, "reference"):
+        arguments = tensors(case, backend.device)
+        made = check.call(case, arguments, name).values()
+        output = next(t for t in made if t.requires_grad)
+        leaf = next(t for t in arguments.values() if t is not None and t.requires_grad)
+
+        def gradient(upstream: Tensor, output: Tensor = output, leaf: Tensor = leaf) -> Tensor:
+            return torch.autograd.grad(output, leaf, upstream, retain_graph=True)[0]
+
+        try:
+            found.append(TRANSFORMS[transform](gradient, torch.ones_like(output)))
+        except RuntimeError as error:  # of torch's own, where nothing is left to differentiate
+            found.append(str(error).partition("\n")[0])
+    if isinstance(found[1], str):
+        assert found[0] == found[1]
+    else:
+        torch.testing.assert_close(*found)
+
+
+def test_the_tangent_of_what_arrives(backend: Backend) -> None:
+    mean = torch.randn(3, 4, device=backend.device).requires_grad_()
+    kl = F.gaussian_kl(mean, torch.zeros_like(mean), backend=backend.name)
+    ones, tangent = torch.ones_like(kl), torch.arange(1.0, 4.0, device=backend.device)
+    with forward_ad.dual_level():
+        (made,) = torch.autograd.grad(kl, mean, forward_ad.make_dual(ones, tangent))
+        found = forward_ad.unpack_dual(made).tangent
+    torch.testing.assert_close(found, tangent[:, None] * mean.detach())

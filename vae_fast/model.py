@@ -33,11 +33,11 @@ def _read_logvar(_: nn.Module, state: dict[str, Any], prefix: str, *rest: object
 
 def _replaced(objective: Any, **changes: Any) -> Any:
     """The objective with other values; TypeError where it has none of that name."""
-    is_one = dataclasses.is_dataclass(objective)
-    if not is_one:
+    known = dataclasses.fields(objective) if dataclasses.is_dataclass(objective) else ()
+    if not changes.keys() <= {field.name for field in known}:
         raise TypeError(
-            f"{', '.join(changes)} can be set of an objective that is a dataclass; got "
-            f"{type(objective).__name__}"
+            f"{', '.join(changes)} can be set of an objective that is a dataclass with that field; "
+            f"got {type(objective).__name__}"
         )
     return dataclasses.replace(objective, **changes)
 
@@ -150,21 +150,20 @@ class FusedVAE(nn.Module):
         objective's schedule."""
         scheduled = self.objective_state.beta
         if scheduled is None:
-            raise AttributeError(f"{self.objective!r} has no beta")
+            raise AttributeError  # torch says of what
         return scheduled.value
 
     @beta.setter
     def beta(self, value: float) -> None:
         # Made for its checks only: compiled code would notice another objective.
         _replaced(self.objective, beta=value)
-        assert self.objective_state.beta is not None
-        self.objective_state.beta.set(value)
+        self.objective_state.of("beta").set(value)
 
     @property
     def num_samples(self) -> int:
         """Samples of z a row, of an objective that has them."""
         if not hasattr(self.objective, "num_samples"):
-            raise AttributeError(f"{self.objective!r} has no num_samples")
+            raise AttributeError  # likewise
         return self.objective.num_samples
 
     @num_samples.setter

@@ -70,6 +70,16 @@ def require_strided(upstream: Tensor | None) -> None:
         )
 
 
+def takes_kernels() -> bool:
+    """Whether a backward pass is nothing but that: it is not differentiated, in neither mode, and
+    no transform of torch.func is about, which would wrap what a kernel writes to."""
+    return (
+        not torch.is_grad_enabled()
+        and forward_ad._current_level < 0
+        and not torch._C._are_functorch_transforms_active()
+    )
+
+
 def gradients(
     backend: ModuleType | Dispatched,
     function: str,
@@ -82,14 +92,14 @@ def gradients(
 ) -> tuple[Tensor | None, ...]:
     """What the backend's backward ``function`` makes; or the reference's, where no kernel can.
 
-    Those are passes that are differentiated again (``create_graph=True``), that ``vmap`` maps over
-    many gradients at once, or that get a tensor subclass from above though the forward pass had
-    none. The reference's formulas take all three.
+    Those are passes that are differentiated (``create_graph=True``, or by a tangent), that a
+    transform is about, such as ``vmap`` over many gradients at once, or that get a tensor subclass
+    from above though the forward pass had none. The reference's formulas take them all.
 
     Raises:
         TypeError: a gradient is sparse, or a tensor that the reference would read has no memory.
     """
-    if not torch.is_grad_enabled() and backend is not reference:
+    if backend is not reference and takes_kernels():
         run = getattr(backend, function)
         if type(backend) is ModuleType:
             written: Needs = needs
@@ -101,7 +111,7 @@ def gradients(
             except UnreadableError:
                 if all(g is None or is_plain(g) for g in upstream):  # it was an input
                     raise
-        elif not torch._C._are_functorch_transforms_active():
+        else:
             return run(*upstream, *inputs, *options, needs)
     for gradient in upstream:
         require_strided(gradient)

@@ -15,6 +15,7 @@ from typing import Any
 
 import torch
 from torch import Tensor
+from torch._guards import TracingContext
 from torch.autograd import forward_ad
 
 from vae_fast import _backends
@@ -37,17 +38,24 @@ def _writable(argument: Any) -> Any:
     )
 
 
-def _as_meant(names: Sequence[str], given: Sequence[Any]) -> list[Any]:
-    """What the package takes for an op's arguments of these names: ``_writable`` undone."""
-    meant = []
-    for name, argument in zip(names, given, strict=True):
-        if type(argument) is list:
-            argument = tuple(
-                math.copysign(math.inf, x) if isinstance(x, float) and abs(x) == _LARGEST else x
-                for x in argument
-            )
-        meant.append(KLControl(*argument) if name == "control" else argument)
-    return meant
+def _reader(schema: str) -> Callable[[Sequence[Any]], list[Any]]:
+    """A function that makes of an op's arguments what the package takes: ``_writable`` undone."""
+    arguments, names = schema.split(", "), names_of(schema)
+    lists = [place for place, each in enumerate(arguments) if each.startswith("float[]")]
+    control = names.index("control") if "control" in names else None
+
+    def read(given: Sequence[Any]) -> list[Any]:
+        made = list(given)
+        for place in lists:
+            numbers = made[place]
+            if _LARGEST in numbers or -_LARGEST in numbers:
+                numbers = [math.copysign(math.inf, x) if abs(x) == _LARGEST else x for x in numbers]
+            made[place] = tuple(numbers)
+        if control is not None:
+            made[control] = KLControl._make(made[control])
+        return made
+
+    return read
 
 
 def names_of(schema: str) -> list[str]:
@@ -72,28 +80,51 @@ def register(
 
 
 def _is_differentiated(given: Sequence[Any]) -> bool:
-    tensors = [each for each in given if isinstance(each, Tensor)]
-    if torch.is_grad_enabled() and any(t.requires_grad for t in tensors):
-        return True
-    return torch._C._is_fwd_grad_enabled() and any(
-        forward_ad.unpack_dual(t).tangent is not None for t in tensors
-    )
+    forward_mode = forward_ad._current_level >= 0 and torch._C._is_fwd_grad_enabled()
+    if not forward_mode and not torch.is_grad_enabled():
+        return False
+    for tensor in given:
+        if isinstance(tensor, Tensor):
+            if tensor.requires_grad and torch.is_grad_enabled():
+                return True
+            if forward_mode and forward_ad.unpack_dual(tensor).tangent is not None:
+                return True
+    return False
 
 
-def _derive(op: str, registered: Any, differentiated: Callable[..., Any]) -> None:
-    """Makes ``differentiated`` what autograd does with a call of the op.
+def _is_compiled() -> bool:
+    """Whether torch.compile traces; no exporter, whose program may be differentiated later."""
+    return TracingContext.try_get() is not None and not torch.compiler.is_exporting()
 
-    Its first argument is who computes the call without autograd.
+
+def _register_derived(
+    op: str,
+    schema: str,
+    run: Callable[..., Any],
+    fake: Callable[..., Any],
+    differentiated: Callable[..., Any],
+) -> Any:
+    """``register``, with ``differentiated`` as what autograd does with a call. Its first argument
+    is who computes the call without autograd.
+
+    Compiled code has the op's twin ``vae_fast::<op>_compiled``, which autograd knows nothing of:
+    its derivative is in the code already, and asking for it at each call takes as long as a small
+    kernel.
     """
+    registered = register(op, schema, run, fake)
+    twin = register(f"{op}_compiled", schema, run, fake)
 
-    def run(keys: torch._C.DispatchKeySet, *given: Any) -> Any:
+    def through_autograd(keys: torch._C.DispatchKeySet, *given: Any) -> Any:
         def below() -> Any:
+            if _is_compiled():
+                return twin(*given)
             with torch._C._AutoDispatchBelowAutograd():
                 return registered.redispatch(keys & torch._C._after_autograd_keyset, *given)
 
         return differentiated(below, *given) if _is_differentiated(given) else below()
 
-    _library.impl(op, run, "Autograd", with_keyset=True)
+    _library.impl(op, through_autograd, "Autograd", with_keyset=True)
+    return registered
 
 
 def register_forward(
@@ -106,43 +137,40 @@ def register_forward(
 ) -> Callable[..., Any]:
     """Registers ``vae_fast::<op>``: who traces or wraps a call calls what this returns.
 
-    Its arguments are followed by the backend's name. Without autograd it is ``forward``; with
-    autograd ``apply``, which gets a ``Dispatched`` in place of the name. Where a returned tensor
-    may be missing, the op returns a list of those that there are (``Tensor[]``), and so do ``fake``
-    and ``apply``.
+    Its arguments are followed by the backend's name. Without autograd it is ``forward``, which gets
+    the backend first; with autograd ``apply``, which gets a ``Dispatched`` in place of the name.
+    Where a returned tensor may be missing, the op returns a list of those that there are
+    (``Tensor[]``), and so do ``fake`` and ``apply``.
     """
 
-    names = names_of(arguments)
+    read = _reader(arguments)
 
     def run(*given: Any) -> Any:
-        made = forward(*_as_meant(names, given[:-1]), given[-1])
+        *meant, backend = read(given)
+        made = forward(_backends.get(backend), *meant)
         return made if returns != "Tensor[]" else list(_tensors(made))
-
-    registered = register(op, f"({arguments}, str backend) -> {returns}", run, fake)
 
     def differentiated(below: Callable[[], Any], *given: Any) -> Any:
         if torch._C._are_functorch_transforms_active():
             raise _backends.transform_error(given[-1])
         backend = Dispatched(given[-1], below)
-        made = apply(*_as_meant(names, given[:-1]), backend)
+        made = apply(*read(given[:-1]), backend)
         backend.forward = None  # it holds the call's tensors
         return made
 
-    _derive(op, registered, differentiated)
+    schema = f"({arguments}, str backend) -> {returns}"
+    registered = _register_derived(op, schema, run, fake, differentiated)
     return lambda *arguments: registered(*map(_writable, arguments))
 
 
 def register_backward(function: str, arguments: str, inputs: Sequence[str]) -> None:
     """Registers the backends' backward ``function``, whose last argument says which gradients of
     ``inputs``, names among ``arguments``, are needed."""
-    names = names_of(arguments)
-    first = names.index(inputs[0])
+    read, first = _reader(arguments), names_of(arguments).index(inputs[0])
 
     def run(*given: Any) -> list[Tensor]:
-        needs, backend = given[-2:]
-        made = getattr(_backends.get(backend), function)(
-            *_as_meant(names, given[:-2]), tuple(needs)
-        )
+        *options, needs, backend = read(given)
+        made = getattr(_backends.get(backend), function)(*options, tuple(needs))
         return list(_tensors(made))
 
     def fake(*given: Any) -> list[Tensor]:
@@ -150,8 +178,9 @@ def register_backward(function: str, arguments: str, inputs: Sequence[str]) -> N
         return [t.new_empty(t.shape) for need, t in zip(needs, tensors, strict=True) if need]
 
     schema = f"({arguments}, bool[] needs, str backend) -> Tensor[]"
-    registered = register(function, schema, run, fake)
-    _derive(function, registered, lambda _below, *given: run(*given[:-1], "reference"))
+    _register_derived(
+        function, schema, run, fake, lambda _below, *given: run(*given[:-1], "reference")
+    )
 
 
 def _tensors(made: Any) -> Iterator[Tensor]:

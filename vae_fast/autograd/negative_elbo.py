@@ -20,7 +20,7 @@ from vae_fast import _backends
 from vae_fast._backends import SEEN_THROUGH, reference
 from vae_fast._backends.reference import compute_dtype, grad_kl
 from vae_fast._storage import UnreadableError, require_memory
-from vae_fast.autograd import gradients, is_differentiated, is_watched
+from vae_fast.autograd import gradients, is_differentiated, is_watched, takes_kernels
 from vae_fast.autograd.halves import with_halves, without_gaps
 from vae_fast.autograd.op import FIRST, Inputs, Op, Options
 
@@ -43,8 +43,8 @@ class NegativeELBO(Op):
         loss = kl.shape if call.reduction == "none" else ()
         return kl.new_empty(loss, dtype=dtype), kl.new_empty(kl.shape, dtype=dtype)
 
-    def forward(self, backend: Any, inputs: Inputs, options: Options) -> Any:
-        return backend.negative_elbo_forward(*inputs, *options, _NONE)[:2]
+    def forward(self, backend: Any, *arguments: Any) -> Any:
+        return backend.negative_elbo_forward(*arguments, _NONE)[:2]
 
     def composed(self, inputs: Inputs, options: Options) -> tuple[Tensor, Tensor]:
         loss, log_likelihood = reference.negative_elbo(*inputs, *options)
@@ -76,7 +76,7 @@ class NegativeELBO(Op):
         grad_loss, _ = upstream
         if grad_loss is None:
             return None, None, None, None
-        if ctx.made is not None and not torch.is_grad_enabled():
+        if ctx.made is not None and takes_kernels():
             try:
                 backend.scale_(without_gaps(ctx.made), grad_loss)
             except UnreadableError:  # before anything has been scaled
@@ -85,6 +85,7 @@ class NegativeELBO(Op):
                 ready, ctx.made = ctx.made, None
                 return None, *ready
         *inputs, kl = ctx.saved_tensors
+        require_memory(grad_loss, kl)
         beta, *others = options
         needs = ctx.needs_input_grad[self._needs]
         made: tuple[Tensor | None, ...] = (None, None, None)
@@ -93,7 +94,6 @@ class NegativeELBO(Op):
                 backend, self._backward, (grad_loss,), tuple(inputs), tuple(others), needs,
                 others[1], mean=1,
             )  # fmt: skip
-        require_memory(grad_loss, kl)
         by_kl = grad_kl(grad_loss, kl, beta, others[0]) if ctx.needs_input_grad[-1] else None
         return *made, by_kl
 
@@ -114,7 +114,7 @@ class NegativeELBO(Op):
                 beta = torch.ones((), dtype=torch.float64, device=device) * beta
             return self.op(*inputs, beta, *options, backend)
         if not is_differentiated(*inputs):
-            return self.forward(_backends.get(backend), inputs, (beta, *options))
+            return self.forward(_backends.get(backend), *inputs, beta, *options)
         if given is not None:  # the backward pass needs today's value, whatever comes later
             beta = given.clone() if given.device.type != "cpu" else given.item()
         return self.apply((beta, *options), _backends.get(backend), inputs)

@@ -91,7 +91,7 @@ class Op:
             self.returns,
             self._applied,
             self._fake,
-            self._computed,
+            self.forward,
         )
         schema = self.backward_arguments
         if self.upstream:
@@ -107,13 +107,13 @@ class Op:
         their names."""
         raise NotImplementedError
 
-    def forward(self, backend: Any, inputs: Inputs, options: Options) -> Any:
-        """What is returned, computed by a backend."""
-        return getattr(backend, self._forward)(*inputs, *options)
+    def forward(self, backend: Any, *arguments: Any) -> Any:
+        """What is returned, computed by a backend from inputs and options."""
+        return getattr(backend, self._forward)(*arguments)
 
     def composed(self, inputs: Inputs, options: Options) -> Any:
         """The same in plain PyTorch, which autograd differentiates by itself."""
-        return self.forward(reference, inputs, options)
+        return self.forward(reference, *inputs, *options)
 
     def run(self, ctx: Any, backend: Any, inputs: Inputs, options: Options) -> Any:
         """The Function's forward pass, which keeps what the backward pass needs."""
@@ -163,11 +163,6 @@ class Op:
         *given, backend = arguments
         made = self.apply(tuple(given[self._count :]), backend, tuple(given[: self._count]))
         return [t for t in made if t is not None] if self.returns == "Tensor[]" else made
-
-    def _computed(self, *arguments: Any) -> Any:
-        *given, backend = arguments
-        inputs, options = tuple(given[: self._count]), tuple(given[self._count :])
-        return self.forward(_backends.get(backend), inputs, options)
 
 
 class NoisyOp(Op):

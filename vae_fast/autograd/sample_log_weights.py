@@ -30,10 +30,10 @@ class SampleLogWeights(NoisyOp):
 
     def run(self, ctx: Any, backend: Any, inputs: Inputs, options: Options) -> Any:
         ctx.save_for_backward(*inputs)
-        return self.forward(backend, inputs, options)
+        return self.forward(backend, *inputs, *options)
 
-    def forward(self, backend: Any, inputs: Inputs, options: Options) -> Any:
-        return backend.sample_log_weights_forward(*inputs, *options[:-1])
+    def forward(self, backend: Any, *arguments: Any) -> Any:
+        return backend.sample_log_weights_forward(*arguments[:-1])
 
     def composed(self, inputs: Inputs, options: Options) -> Any:
         return reference.sample_log_weights(*inputs, *options)

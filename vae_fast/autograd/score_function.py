@@ -8,7 +8,9 @@ import torch
 from torch import Tensor
 
 from vae_fast._backends import reference
-from vae_fast.autograd import gradients
+from vae_fast._backends.reference import compute_dtype
+from vae_fast._storage import require_memory
+from vae_fast.autograd import gradients, require_strided
 from vae_fast.autograd.dispatched import Dispatched
 from vae_fast.autograd.op import NOISE, Inputs, NoisyOp, Options
 
@@ -27,8 +29,8 @@ class ScoreFunction(NoisyOp):
     def shapes(self, call: Any) -> Tensor:
         return torch.empty_like(call.signal)
 
-    def forward(self, backend: Any, inputs: Inputs, options: Options) -> Any:
-        return inputs[0].clone()
+    def forward(self, backend: Any, *arguments: Any) -> Any:
+        return arguments[0].clone()
 
     def composed(self, inputs: Inputs, options: Options) -> Any:
         return reference.score_function(*inputs, *options)
@@ -48,10 +50,15 @@ class ScoreFunction(NoisyOp):
         made: tuple[Tensor | None, ...] = (None, None)
         needs = ctx.needs_input_grad[self._needs]
         if gradient is not None and any(needs):
+            arriving = (gradient, weight)
+            if weight.dtype is torch.float64 and compute_dtype(*inputs[:2]) is not torch.float64:
+                # The kernels would round each factor to float32, in whose range the product may be.
+                require_strided(gradient)
+                require_memory(gradient, weight)
+                arriving = (reference.times(gradient, weight), torch.ones_like(weight))
             made = gradients(
-                backend, self._backward, (gradient, weight), tuple(inputs), options, needs,
-                options[2],
-            )  # fmt: skip
+                backend, self._backward, arriving, tuple(inputs), options, needs, options[2]
+            )
         return gradient, None, *made, None
 
 

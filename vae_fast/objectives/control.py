@@ -108,6 +108,7 @@ def sample_controlled(
     noise: dict[str, Any],  # num_samples, eps, seed, row_offset
     bits: FreeBits | None,
     balance: float | None,
+    to_capacity: bool,
 ) -> tuple[Tensor, Tensor, Tensor]:
     """z, each row's KL divergence [N], and what beta multiplies, [N], by its mean over the rows."""
     per = None if bits is None else bits.per
@@ -134,8 +135,7 @@ def sample_controlled(
             groups = model.objective_state.groups_on(means.device)
             means = torch.where(groups, means, 0.0).sum(-1)
         penalty = at_least(means, bits.nats).sum().expand_as(kl)  # whose mean it is
-    capacity = model.objective_state.capacity
-    if capacity is not None:
-        distance = kl.mean() - capacity.on(kl.device).to(kl.dtype)
+    if to_capacity:
+        distance = kl.mean() - model.objective_state.of("capacity").on(kl.device).to(kl.dtype)
         penalty = distance.abs().expand_as(kl)
     return z, kl.detach(), penalty

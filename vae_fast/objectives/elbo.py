@@ -153,12 +153,13 @@ class ELBO(Objective):
             kl = penalty.detach()
         else:
             z, kl, penalty = sample_controlled(
-                model, posterior_mean, posterior_logvar, noise, self.free_bits, self.balance
-            )
+                model, posterior_mean, posterior_logvar, noise, self.free_bits, self.balance,
+                self.capacity is not None,
+            )  # fmt: skip
         if by_score:
             z = z.detach()
         mean, logvar = model.decode_for(x, z)
-        beta = model.objective_state.beta.on(mean.device)
+        beta = model.objective_state.of("beta").on(mean.device)
         options: dict[str, Any] = {"logvar_min": model.decoder_logvar_min, "backend": model.backend}
         if by_score:
             signal = functional.gaussian_log_likelihood(x, mean, logvar, **options)

@@ -104,7 +104,7 @@ class IWAE(Objective):
         )
         if self.num_samples == 1:
             log_likelihood, log_ratio = log_likelihood[None], log_ratio[None]
-        beta = model.objective_state.beta.on(log_ratio.device)
+        beta = model.objective_state.of("beta").on(log_ratio.device)
         weighted, _ = functional.importance_weighted_elbo(
             log_likelihood + beta * log_ratio, backend=backend
         )

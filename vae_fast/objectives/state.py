@@ -120,6 +120,13 @@ class RunningMean(nn.Module):
         return self
 
 
+def _not_theirs(name: str) -> str:
+    return (
+        f"the model's objective_state must be what the objective's make_state returns; it has no "
+        f"{name}"
+    )
+
+
 class ObjectiveState(nn.Module):
     """Everything of this kind; None is what the objective has no use for."""
 
@@ -138,8 +145,16 @@ class ObjectiveState(nn.Module):
         # [G, D], bool: which latent dimensions belong to which group. No buffer either.
         self.groups = groups
 
+    def of(self, name: str) -> Scheduled:
+        """What has that name; ValueError where the state was made for another objective."""
+        found: Scheduled | None = getattr(self, name)
+        if found is None:
+            raise ValueError(_not_theirs(name))
+        return found
+
     def groups_on(self, device: torch.device) -> Tensor:
-        assert self.groups is not None
+        if self.groups is None:
+            raise ValueError(_not_theirs("groups"))
         if self.groups.device != device:
             self.groups = self.groups.to(device)
         return self.groups
