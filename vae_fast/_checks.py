@@ -104,10 +104,10 @@ def real(name: str, value: object) -> float:
 
 def event_dims(name: str, value: int | None, shape: torch.Size) -> int:
     """How many rightmost dimensions of ``shape`` a row has; all but the first by default."""
+    if value is None and shape:  # in the shortest time
+        return len(shape) - 1
     if len(shape) == 0:
         raise ValueError(f"{name} must have at least one dimension; got none")
-    if value is None:
-        return len(shape) - 1
     return integer("event_dims", value, 0, len(shape))
 
 
@@ -197,7 +197,8 @@ def gaussian(
     shape, device = tensor("mean", mean), mean.device
     dims = event_dims("mean", dims, shape)
     all_given = (mean, logvar, prior_mean, prior_logvar)
-    logvar = broadcastable("logvar", logvar, shape, dims, device, all_given)
+    if tensor("logvar", logvar, device) != shape:  # else one call less
+        logvar = broadcastable("logvar", logvar, shape, dims, device, all_given)
     if prior_mean is not None:
         prior_mean = broadcastable("prior_mean", prior_mean, shape, dims, device, all_given)
     if prior_logvar is not None:

@@ -40,7 +40,7 @@ GaussianGradients outputs(const NewGradients& made) {
 }
 
 // Elements of a call in float32 for which it takes 3 us, and 15 without AVX (AMD EPYC): to release
-// the GIL would cost a tenth of that, and nobody waits for it so long.
+// the GIL would cost a tenth of that, nobody waits for it so long, and one thread does it.
 constexpr int64_t kShort = 1 << 12;
 
 int64_t elements(const ImportanceWeightedELBOArgs& args) { return args.samples * args.rows; }
@@ -57,9 +57,9 @@ int64_t elements(const LogLikelihoodBackwardArgs& args) {
 
 template <class Args>
 void launch(void (*Kernels::*kernel)(const Args&, int, bool), const Args& args, bool wide) {
+  if (!wide && elements(args) <= kShort) return (kernels().*kernel)(args, 1, wide);
   const int threads = num_threads();
-  std::optional<py::gil_scoped_release> released;
-  if (wide || elements(args) > kShort) released.emplace();
+  const py::gil_scoped_release released;
   (kernels().*kernel)(args, threads, wide);
 }
 

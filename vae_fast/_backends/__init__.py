@@ -105,7 +105,10 @@ def backends() -> dict[str, BackendStatus]:
 
 def get(name: str) -> ModuleType:
     """The backend's module; BackendUnavailableError where it cannot be loaded."""
-    loaded = _loaded.get(name) or _load(name)
+    loaded = _loaded.get(name)
+    if type(loaded) is ModuleType:  # in the shortest time
+        return loaded
+    loaded = _load(name)
     if isinstance(loaded, Unavailable):
         raise BackendUnavailableError(
             f"backend {name!r} ({_TABLE[name].summary}) is not available: {loaded.reason}; "

@@ -28,7 +28,7 @@ def is_watched(backend: str | None, tensors: Sequence[Tensor | None]) -> bool:
     if (
         backend == COMPOSED
         or torch.compiler.is_dynamo_compiling()
-        or torch._C._len_torch_dispatch_stack() > 0
+        or torch._C._len_torch_dispatch_stack()
         or torch._C._is_tracing()
     ):
         return True
@@ -101,18 +101,16 @@ def gradients(
     """
     if backend is not reference and takes_kernels():
         run = getattr(backend, function)
-        if type(backend) is ModuleType:
-            written: Needs = needs
-            whole = inputs[mean]
-            if event_dims is not None and not whole.is_contiguous():
-                written = with_halves(needs, whole, inputs[mean + 1], event_dims, mean)
-            try:
-                return run(*upstream, *inputs, *options, written)
-            except UnreadableError:
-                if all(g is None or is_plain(g) for g in upstream):  # it was an input
-                    raise
-        else:
+        if type(backend) is not ModuleType:
             return run(*upstream, *inputs, *options, needs)
+        written: Needs = needs
+        if event_dims is not None and not inputs[mean].is_contiguous():
+            written = with_halves(needs, inputs[mean], inputs[mean + 1], event_dims, mean)
+        try:
+            return run(*upstream, *inputs, *options, written)
+        except UnreadableError:
+            if all(g is None or is_plain(g) for g in upstream):  # it was an input
+                raise
     for gradient in upstream:
         require_strided(gradient)
     require_memory(*upstream, *inputs)

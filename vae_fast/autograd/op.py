@@ -42,7 +42,8 @@ class _Function(torch.autograd.Function):
         *inputs: Tensor | None,
     ) -> Any:
         ctx.call = op, backend, options
-        ctx.set_materialize_grads(False)
+        if op.several:  # of one something arrives
+            ctx.set_materialize_grads(False)
         return op.run(ctx, backend, inputs, options)
 
     @staticmethod
@@ -76,6 +77,7 @@ class Op:
     def __init__(self) -> None:
         names, options = names_of(self.inputs), names_of(self.options)
         self._names = (*names, *options)
+        self.several = self.returns != "Tensor"
         self._count, self._kept = len(names), len(options) - self.forward_only
         first = names.index(self.learned[0])
         self._arriving = len(names_of(self.upstream))
@@ -124,8 +126,6 @@ class Op:
         self, ctx: Any, backend: Any, options: Options, upstream: tuple[Tensor | None, ...]
     ) -> tuple[Any, ...]:
         """The Function's backward pass: the gradient of each input."""
-        if len(upstream) == 1 and upstream[0] is None:  # nothing arrives
-            return (None,) * self._count
         if len(upstream) < self._arriving:  # a tensor that was not asked for has been left out
             upstream = (*upstream, *(None,) * (self._arriving - len(upstream)))
         made = gradients(

@@ -49,7 +49,7 @@ class ScoreFunction(NoisyOp):
         weight, *inputs = ctx.saved_tensors
         made: tuple[Tensor | None, ...] = (None, None)
         needs = ctx.needs_input_grad[self._needs]
-        if gradient is not None and any(needs):
+        if any(needs):
             arriving = (gradient, weight)
             if weight.dtype is torch.float64 and compute_dtype(*inputs[:2]) is not torch.float64:
                 # The kernels would round each factor to float32, in whose range the product may be.

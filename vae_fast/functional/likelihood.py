@@ -27,7 +27,7 @@ def _arguments(
             f"{tuple(full)}; got {tuple(shape)}"
         )
     event_dims = _checks.event_dims("x", event_dims, shape)
-    if logvar is not None:
+    if logvar is not None and _checks.tensor("logvar", logvar, device) != full:
         logvar = _checks.broadcastable("logvar", logvar, full, event_dims, device, (x, mean, kl))
     return logvar, shape, full, device, event_dims
 
