@@ -46,6 +46,7 @@ class ScoreFunction(NoisyOp):
         self, ctx: Any, backend: Any, options: Options, upstream: tuple[Tensor | None, ...]
     ) -> tuple[Any, ...]:
         (gradient,) = upstream
+        assert gradient is not None
         weight, *inputs = ctx.saved_tensors
         made: tuple[Tensor | None, ...] = (None, None)
         needs = ctx.needs_input_grad[self._needs]
