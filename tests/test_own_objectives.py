@@ -175,6 +175,18 @@ def test_the_state_of_another_objective_is_refused(inner: Objective) -> None:
         model.beta = 2.0
 
 
+class WithoutCapacity(Delegating):
+    """Its state has a β, and no capacity."""
+
+    def make_state(self, latent_shape) -> ObjectiveState:
+        return ObjectiveState(1.0)
+
+
+def test_a_capacity_that_the_state_has_not_is_refused() -> None:
+    with pytest.raises(ValueError, match="it has no capacity"):
+        vae(WithoutCapacity(ELBO(capacity=3.0)))(X)
+
+
 class Unfinished(Objective):
     """Says no loss."""
 

@@ -42,7 +42,7 @@ class _Function(torch.autograd.Function):
         *inputs: Tensor | None,
     ) -> Any:
         ctx.call = op, backend, options
-        if op.several:  # of one something arrives
+        if op.several:  # a single gradient arrives anyway, as zeros if need be
             ctx.set_materialize_grads(False)
         return op.run(ctx, backend, inputs, options)
 
